@@ -233,7 +233,7 @@ def test_without_room_a_model_is_served_all_the_same(
             for _ in range(2):
                 ask(client, 1)
             assert counts(client)[::3] == (0, 2)
-            assert ("asks for a response cache" in running.log.read_text()) is not bool(options)
+            assert ("enables the response cache" in running.log.read_text()) is not bool(options)
 
 
 @given(

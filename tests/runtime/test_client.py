@@ -152,7 +152,7 @@ def test_a_value_that_would_change_is_refused(datatype: str, value: ArrayLike, m
 
 
 def test_an_array_for_several_inputs_is_refused(client: Client) -> None:
-    with pytest.raises(InvalidArgumentError, match="takes several inputs, give a dict of: left, right"):
+    with pytest.raises(InvalidArgumentError, match="has several inputs; pass a dict of: left, right"):
         client.predict("pair", FEATURES)
 
 

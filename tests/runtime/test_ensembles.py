@@ -139,11 +139,14 @@ BAD = {
         echo_step().replace("-1", "7"),
         "Request for unknown model: 'echo_fp32' version 7 is not found; available: 1",
     ),
-    "unknown_input": (echo_step(inputs="q"), "input_map names input 'q', which the model has not; it has: x"),
+    "unknown_input": (
+        echo_step(inputs="q"),
+        "input_map names input 'q', which the model does not have; it has: x",
+    ),
     "unknown_output": (echo_step(outputs="q"), "output_map names output 'q'"),
     "left_out": (
         echo_step(model="pair", inputs="left", outputs="sum"),
-        "leaves out the model's input 'right'",
+        "lacks the model's input 'right'",
     ),
     "twice": (
         echo_step("step { model_name: 'echo_fp32' input_map { key: 'x' value: 'in' } "
@@ -152,7 +155,7 @@ BAD = {
     ),
     "unproduced": (
         f"max_batch_size: 4 {IN} output {tensor('other', 'FP32', '[-1]')} {echo_step()}",
-        "output 'other': no step gives it; the steps give: out",
+        "output 'other': no step produces it; the steps produce: out",
     ),
     "dangling": (
         f"max_batch_size: 4 {IN} {OUT} "
@@ -161,7 +164,7 @@ BAD = {
     ),
     "unused": (
         f"max_batch_size: 4 {IN} input {tensor('more', 'FP32', '[1]')} {OUT} {echo_step()}",
-        "input 'more': no step takes it",
+        "input 'more': no step uses it",
     ),
     "datatype": (
         f"max_batch_size: 4 input {tensor('in', 'INT8', '[-1]')} {OUT} {echo_step()}",
@@ -192,7 +195,7 @@ BAD = {
     "within_itself": (echo_step(model="within_other"), "-> within_itself; an ensemble cannot be part of"),
     "within_other": (echo_step(model="within_itself"), "a cycle: within_other -> within_itself -> "),
     "platform": ('platform: "onnxruntime_onnx" ' + echo_step(), "expected platform 'ensemble'"),
-    "instances": ("instance_group { count: 2 } " + echo_step(), "an ensemble computes nothing itself"),
+    "instances": ("instance_group { count: 2 } " + echo_step(), "an ensemble has no instances"),
 }  # fmt: skip
 MEMBERS = ("pair", "classifier", "echo_fp32", "echo_bytes", "counter")
 
@@ -492,7 +495,7 @@ def test_an_ensemble_comes_and_goes_with_its_members(explicit: Any, until: Until
     shutil.copytree(explicit.repository / "classifier" / "1", explicit.repository / "pair" / "3")
     explicit.load_model("pair")
     assert not explicit.is_model_ready("diamond")
-    assert "which the model has not; it has: " in reason(explicit, "diamond")
+    assert "which the model does not have; it has: " in reason(explicit, "diamond")
     shutil.rmtree(explicit.repository / "pair" / "3")
     explicit.load_model("pair")
     assert ask(explicit, "diamond", a).as_numpy("total").tolist() == [[2.0] * 4]

@@ -324,9 +324,12 @@ def test_a_model_that_fails_is_internal_and_says_nothing_of_itself(
 def test_cuda_shared_memory_is_refused_clearly_and_there_is_none(
     client: triton.InferenceServerClient,
 ) -> None:
+    extensions = client.get_server_metadata().extensions
+    assert "system_shared_memory" in extensions
+    assert "cuda_shared_memory" not in extensions
     assert not client.get_cuda_shared_memory_status().regions
     client.unregister_cuda_shared_memory()
-    with pytest.raises(InferenceServerException, match="does not offer CUDA shared memory") as caught:
+    with pytest.raises(InferenceServerException, match="does not support CUDA shared memory") as caught:
         client.register_cuda_shared_memory("r", b"", 0, 8)
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 

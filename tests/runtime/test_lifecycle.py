@@ -162,7 +162,10 @@ def test_policies_and_labels_choose_what_serves(
             ("two", "10"),
             ("some", "1"),
         }
-        assert states(client)["some", "7"] == ("UNAVAILABLE", "version 7 is asked for, but has no folder")
+        assert states(client)["some", "7"] == (
+            "UNAVAILABLE",
+            "version 7 is requested by the version policy, but has no folder",
+        )
         assert number(client, "two") == "10"
         assert number(client, "two", "stable") == "2"
         assert number(client, "two", "canary") == "10"
@@ -257,9 +260,14 @@ def test_a_version_without_a_folder_does_not_make_the_load_of_others_fail(
     settings.write_text("[version_policy.specific]\nversions = [1, 7]")
     explicit.load_model("some")
     assert number(explicit, "some") == "1"
-    assert states(explicit)["some", "7"] == ("UNAVAILABLE", "version 7 is asked for, but has no folder")
+    assert states(explicit)["some", "7"] == (
+        "UNAVAILABLE",
+        "version 7 is requested by the version policy, but has no folder",
+    )
     settings.write_text("[version_policy.specific]\nversions = [7]")
-    with pytest.raises(InferenceServerException, match="version 7 is asked for, but has no folder"):
+    with pytest.raises(
+        InferenceServerException, match="version 7 is requested by the version policy, but has no folder"
+    ):
         explicit.load_model("some")
 
 
@@ -439,7 +447,7 @@ def test_several_repositories_are_one_and_a_model_in_two_of_them_is_refused(
     ):
         assert client.is_model_ready("a")
         assert client.is_model_ready("b")
-        assert "stands in two repositories" in states(client)["both", ""][1]
+        assert "is in two repositories" in states(client)["both", ""][1]
         with Client(running.address) as ours, pytest.raises(UnavailableError, match="'both' has no"):
             ours.infer("both", np.ones((1, 2), np.float32))
 

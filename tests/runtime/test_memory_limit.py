@@ -56,18 +56,18 @@ def test_a_request_that_takes_more_is_refused_and_the_next_one_is_answered(runni
 @pytest.mark.parametrize(
     ("text", "needs"),
     [
-        pytest.param("memory_limit = 100", r"its weights take \d+ bytes, memory_limit is 100", id="weights"),
+        pytest.param("memory_limit = 100", r"its weights need \d+ bytes; memory_limit is 100", id="weights"),
         pytest.param(
-            "memory_limit = 1000", r"memory_limit of 1000 bytes .* takes \d+ at least", id="a batch"
+            "memory_limit = 1000", r"needs at least \d+ bytes, .* memory_limit of 1000 bytes", id="a batch"
         ),
         pytest.param(
             "memory_limit = 8000\ninstance_group = [{ count = 100 }]",
-            r"takes (\d+) bytes, \d+ of them for weights and \d+ for each of 100 instances",
+            r"needs (\d+) bytes, \d+ for weights and \d+ for each of 100 instances",
             id="instances",
         ),
         pytest.param(
             f"memory_limit = {LIMIT}\nparameters = {{ enable_mem_arena = {{ string_value = '0' }} }}",
-            "limits the arena",
+            "needs the arena",
             id="no arena",
         ),
         pytest.param("memory_limit = -1", "expected 0 or more, got -1", id="no limit"),

@@ -114,7 +114,7 @@ def test_a_golden_output_of_another_shape_is_refused(
     tmp_path: Path, publish: Publish, answers: dict[str, Any]
 ) -> None:
     answers["output/logits"] = answers["output/logits"][:2]
-    with pytest.raises(ArtifactError, match=r"has shape \[3, 3\] where the source model gave \[2, 3\]"):
+    with pytest.raises(ArtifactError, match=r"has shape \[3, 3\] where the source model's has \[2, 3\]"):
         loaded(publish(tmp_path, "classifier", signature=CLASSIFIER, golden=answers))
 
 
@@ -167,7 +167,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, publish: Publish, answers: di
         ),
         pytest.param(
             {"signature": {**CLASSIFIER, "inputs": [matrix("image", "FP32", 4)]}},
-            "does not belong to its manifest: expected the inputs",
+            "does not match its manifest: expected the inputs",
             id="another input",
         ),
         pytest.param(
@@ -210,7 +210,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path, publish: Publish) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"holds no model.onnx; expected a folder"):
+    with pytest.raises(ArtifactError, match=r"contains no model.onnx; expected a folder"):
         read_artifact(tmp_path)
 
 

@@ -76,7 +76,7 @@ def test_a_service_manager_that_is_gone_keeps_nobody_from_serving(
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     with serve(tmp_path) as running:
         assert running.stop() == 0
-        assert "the service manager cannot be told READY=1" in running.log.read_text()
+        assert "the service manager cannot be notified of READY=1" in running.log.read_text()
 
 
 def test_the_images_health_check_asks_the_port_whether_the_server_is_ready(

@@ -36,7 +36,7 @@ def test_a_folder_that_is_no_model_is_told_once(tmp_path: Path, caplog: pytest.L
     for _ in range(2):
         assert repository.models() == ["digits"]
     (told,) = caplog.messages
-    assert "late is passed over: it holds no version; expected" in told
+    assert "late is skipped: it contains no version; expected" in told
     (tmp_path / "late" / "1").mkdir()
     assert repository.models() == ["digits", "late"]
     (tmp_path / "late" / "1").rmdir()
@@ -65,7 +65,7 @@ def test_a_name_that_is_not_text_keeps_no_other_model_from_being_found(
         (tmp_path / name).mkdir(parents=True)
     assert Repository(tmp_path).models() == ["digits"]
     (told,) = caplog.messages
-    assert rf"{tmp_path}/\xff is passed over: its name is not UTF-8" in told
+    assert rf"{tmp_path}/\xff is skipped: its name is not UTF-8" in told
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "red\x1b[31m", "line\u2028end"])
@@ -77,4 +77,4 @@ def test_a_name_that_controls_a_terminal_is_not_that_of_a_model(
     assert Repository(tmp_path).models() == ["digits"]
     (told,) = caplog.messages
     assert told.isprintable()
-    assert "is passed over: its name has control characters" in told
+    assert "is skipped: its name has control characters" in told

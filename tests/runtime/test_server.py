@@ -192,7 +192,7 @@ def test_a_drain_ends_with_its_timeout(tmp_path: Path, publish: Publish, serve: 
         assert running.stop() == 1
         assert endless.code() is grpc.StatusCode.UNAVAILABLE
         assert endless.details() == "the model is shutting down here; try another server, or again later"
-        assert running.log.read_text().splitlines()[-1] == "error: not all work was finished within 0.1 s"
+        assert running.log.read_text().splitlines()[-1] == "error: requests were still running after 0.1 s"
 
 
 @pytest.mark.parametrize("mode", ["poll", "explicit"])

@@ -109,7 +109,11 @@ BAD = {
     "garbage": ("pair", "max_batch_size = 1", "is not a model configuration"),
     "python": ("pair", 'backend: "python"', "got 'python'; this server runs ONNX models"),
     "unknown_input": ("pair", "input { name: 'x' }", "declares input 'x'; the graph has: left, right"),
-    "left_out": ("pair", "input { name: 'left' dims: [-1, -1] }", "leaves out the graph's input 'right'"),
+    "left_out": (
+        "pair",
+        "input { name: 'left' dims: [-1, -1] }",
+        "does not declare the graph's input 'right'",
+    ),
     "dtype": (
         "scalar",
         "input { name: 'x' data_type: TYPE_FP32 }",
@@ -118,15 +122,15 @@ BAD = {
     "dims": (
         "classifier",
         "max_batch_size: 2 input { name: 'features' data_type: TYPE_FP32 dims: [2, 4] }",
-        "which dims leave out",
+        "which dims must not include",
     ),
     "reshape": (
         "classifier",
         "max_batch_size: 2 input { name: 'features' data_type: TYPE_FP32 dims: [3] reshape { shape: [4] } }",
-        "'features': reshape: expected as many elements and free dimensions between them as in dims [3]",
+        "'features': reshape: expected the free dimensions of dims [3], with equal numbers of elements",
     ),
     "no_batch": ("scalar", "max_batch_size: 2", "set max_batch_size to 0"),
-    "gpu": ("pair", "instance_group { kind: KIND_GPU }", "no GPU is served here; use KIND_CPU"),
+    "gpu": ("pair", "instance_group { kind: KIND_GPU }", "this server uses no GPU; use KIND_CPU"),
     "outside": (
         "classifier",
         "output { name: 'logits' dims: [3] label_filename: '../../x' } max_batch_size: 1",
@@ -167,7 +171,7 @@ BAD = {
     "shape_tensor": (
         "pair",
         "input { name: 'left' dims: [-1, 2] is_shape_tensor: true } input { name: 'right' dims: [-1, 2] }",
-        "input.is_shape_tensor: this server does not offer shape tensors",
+        "input.is_shape_tensor: this server does not support shape tensors",
     ),
     "free": ("pair", "input { name: 'left' dims: [-2, 2] }", "'left': dims: expected -1 to"),
     "twice": (
@@ -187,6 +191,7 @@ BAD = {
 TOMLS = {
     "typo": "max_batchsize = 1",
     "label": "labels = { 1 = 2 }",
+    "truth": "labels = { stable = true }",
     "text": "[",
     "crowd": "threads = 100000",
     "buckets": "max_batch_size = 8\nbatch_buckets = [4, 16]",
@@ -298,7 +303,8 @@ def test_toml_refines_what_pbtxt_says(running: Any) -> None:
     [
         *((name, reason) for name, (_, _, reason) in BAD.items()),
         ("typo", "max_batchsize"),
-        ("label", "expected names, not numbers"),
+        ("label", "expected a name that is not a number and a version number, as stable = 3; got '1' = 2"),
+        ("truth", "got 'stable' = True"),
         ("text", "is not a TOML file"),
         ("crowd", "threads: expected 0 to 1024, got 100000"),
         ("buckets", "batch_buckets: expected sizes up to 8, the largest batch (max_batch_size), got 16"),
@@ -314,7 +320,7 @@ def test_fields_that_are_set_in_vain_are_named_once(running: Any) -> None:
     (line,) = [line for line in running.log.splitlines() if "have no effect" in line]
     assert "model 'vain'" in line
     assert line.endswith(
-        "name (it is 'other', the folder's name counts), instance_group.name, metric_tags, optimization, "
+        "name ('other'; the folder's name is used), instance_group.name, metric_tags, optimization, "
         "parameters['what']"
     )
     assert [*running.get_model_config("vain").config.parameters] == ["what"]

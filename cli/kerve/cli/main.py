@@ -19,41 +19,42 @@ class Subcommand(NamedTuple):
 
 SUBCOMMANDS = {
     "compile": Subcommand(
-        "kerve.compiler.commands.compile:command", "Turn a Keras model into a verified ONNX artifact."
+        "kerve.compiler.commands.compile:command", "Compile a Keras model to a verified ONNX artifact."
     ),
     "verify": Subcommand(
-        "kerve.compiler.commands.verify:command", "Compare an artifact's results with its source's."
+        "kerve.compiler.commands.verify:command", "Compare an artifact's outputs with its source's."
     ),
     "serve": Subcommand(
         "kerve.runtime.commands.serve:command", "Serve the models of a repository over gRPC."
     ),
     "predict": Subcommand(
-        "kerve.runtime.commands.predict:command", "Run a served model on rows and show its outputs."
+        "kerve.runtime.commands.predict:command", "Send arrays to a served model and show its outputs."
     ),
     "models": Subcommand("kerve.runtime.commands.models:command", "List the models of a server."),
-    "load": Subcommand("kerve.runtime.commands.load:command", "Load or reload a model on a server."),
-    "unload": Subcommand("kerve.runtime.commands.unload:command", "Unload a model from a server."),
+    "load": Subcommand("kerve.runtime.commands.load:command", "Load a model on a server."),
+    "unload": Subcommand("kerve.runtime.commands.unload:command", "Unload a model on a server."),
     "stats": Subcommand("kerve.runtime.commands.stats:command", "Show the statistics of a server."),
     "bench": Subcommand(
-        "kerve.runtime.commands.bench:command", "Measure throughput and latency of a served model."
+        "kerve.runtime.commands.bench:command", "Measure the throughput and latency of a served model."
     ),
     "convert-config": Subcommand(
         "kerve.runtime.commands.convert_config:command",
-        "Convert a configuration of another server to kerve's.",
+        "Convert a configuration of other servers to kerve's.",
     ),
     "evaluate": Subcommand(
         "kerve.runtime.commands.evaluate:command",
         "Compute a served model's loss and metrics on labelled data.",
     ),
     "promote": Subcommand(
-        "kerve.runtime.commands.promote:command", "Move a label to a version that meets requirements."
+        "kerve.runtime.commands.promote:command", "Assign a label to a version that meets requirements."
     ),
     "doctor": Subcommand(
         "kerve.runtime.commands.doctor:command",
         "Show hardware and libraries, and where models would run.",
     ),
     "inspect": Subcommand(
-        "kerve.runtime.commands.inspect:command", "Show an artifact's signature, operators and verification."
+        "kerve.runtime.commands.inspect:command",
+        "Show the signature and verification of an artifact.",
     ),
 }
 

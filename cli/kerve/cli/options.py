@@ -202,7 +202,7 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
     values = {key.replace("-", "_"): value for key, value in table.items()}
     if unknown := sorted(values.keys() - known.keys()):
         raise click.UsageError(
-            f"{path}: no option is called {', '.join(unknown)}; "
+            f"{path}: unknown option {', '.join(unknown)}; "
             f"[{ctx.command.name}] takes: {', '.join(sorted(known))}"
         )
     ctx.default_map = {
@@ -227,7 +227,7 @@ def as_given(what: str, value: Any, *, several: bool) -> Any:
             return str(value)
         case str() if "\0" not in value:
             return value
-    raise click.UsageError(f"{what}: expected text, a number or a truth value, got {value!r}")
+    raise click.UsageError(f"{what}: expected a string, number or boolean, got {value!r}")
 
 
 CONFIG = click.Option(

@@ -67,7 +67,8 @@ class Arena:
         self._shrinking.add_run_config_entry(SHRINK, "cpu:0")
         if self.held is None:
             raise ArtifactError(
-                f"ONNX Runtime {onnxruntime.__version__} does not limit memory here; remove memory_limit"
+                f"ONNX Runtime {onnxruntime.__version__} does not support memory limits here; "
+                "remove memory_limit"
             )
 
     @property
@@ -82,8 +83,8 @@ class Arena:
         needed = self.weights + executors * each
         if needed > self.limit:
             raise ArtifactError(
-                f"it takes {needed} bytes, {self.weights} of them for weights and {each} for each of "
-                f"{executors} instances; memory_limit is {self.limit}"
+                f"it needs {needed} bytes, {self.weights} for weights and {each} for each of {executors} "
+                f"instances; memory_limit is {self.limit}"
             )
 
     def shrink(self) -> None:
@@ -116,14 +117,14 @@ def in_arena(limit: int, make: Callable[[], T]) -> tuple[T, Arena]:
             if (needed := arena.lacks(error)) is None:
                 raise
             raise ArtifactError(
-                f"to load it takes {needed} bytes at least, memory_limit is {limit}"
+                f"loading it needs at least {needed} bytes; memory_limit is {limit}"
             ) from error
     held = arena.held
     if held is None:
         del made
         with registered(NO_LIMIT) as arena:
             made = make()
-        raise ArtifactError(f"its weights take {arena.held} bytes, memory_limit is {limit}")
+        raise ArtifactError(f"its weights need {arena.held} bytes; memory_limit is {limit}")
     arena.weights = held
     return made, arena
 
@@ -150,5 +151,5 @@ def register(limit: int) -> None:
         onnxruntime.create_and_register_allocator(where, how)
     except ORT_ERRORS as error:
         raise ArtifactError(
-            f"ONNX Runtime {onnxruntime.__version__} has one arena for all models; remove memory_limit"
+            f"ONNX Runtime {onnxruntime.__version__} has a single arena for all models; remove memory_limit"
         ) from error

@@ -87,14 +87,14 @@ class Artifact:
             for location in external_data(graph):
                 if not (self.path / location).resolve().is_relative_to(self.path.resolve()):
                     raise ArtifactError(
-                        f"{graph} keeps weights in {location!r}, which lies outside its folder"
+                        f"{graph} refers to weights in {location!r}, which lies outside its folder"
                     )
 
     def _check_place(self, relative: str) -> Path:
         """Return the path of a file in the manifest; raises ArtifactError if it is outside the folder."""
         file = self.path / relative
         if not is_name(relative):
-            raise ArtifactError(f"{self.path / MANIFEST} names {relative!r}, which is not a file's name")
+            raise ArtifactError(f"{self.path / MANIFEST} names {relative!r}, which is not a file name")
         if not file.resolve().is_relative_to(self.path.resolve()):
             raise ArtifactError(f"{self.path / MANIFEST} names {relative!r}, which lies outside its folder")
         return file
@@ -133,7 +133,7 @@ USUAL_TOLERANCE = {"FP64": (1e-4, 1e-5), "FP32": (1e-4, 1e-5), "FP16": (1e-2, 1e
 def read_artifact(path: Path, model: str = MODEL) -> Artifact:
     """Return the artifact in a version's folder; raises ArtifactError if it contains no model."""
     if not (path / model).is_file():
-        raise ArtifactError(f"{path} holds no {model}; expected a folder <repository>/<model>/<version>")
+        raise ArtifactError(f"{path} contains no {model}; expected a folder <repository>/<model>/<version>")
     file = path / MANIFEST
     if not file.exists():
         return Artifact(path, None, model)

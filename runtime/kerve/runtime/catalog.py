@@ -71,8 +71,8 @@ class Catalog(Generic[T]):
             raise UnavailableError(f"{UNKNOWN}: {name!r} {show_route(version)} is not at ready state: {why}")
         if not routes.ready:
             raise UnavailableError(
-                f"{UNKNOWN}: {name!r} has no available versions; it is loading, or the server's log says why "
-                "not"
+                f"{UNKNOWN}: {name!r} has no available versions; it is loading, or failed to load (see the "
+                "server's log)"
             )
         labels = sorted(route for route in routes.ready if route and not is_version(route))
         available = ", ".join([*map(str, self.versions(name)), *labels])

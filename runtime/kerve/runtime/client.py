@@ -249,7 +249,7 @@ class Client(EvaluationCalls):
         if not isinstance(inputs, Mapping):
             if len(signature.inputs) != 1:
                 takes = ", ".join(spec.name for spec in signature.inputs)
-                raise InvalidArgumentError(f"model {name!r} takes several inputs, give a dict of: {takes}")
+                raise InvalidArgumentError(f"model {name!r} has several inputs; pass a dict of: {takes}")
             inputs = {signature.inputs[0].name: inputs}
         # Missing inputs are left to the server: they may be optional, or the state of a sequence.
         check_known(signature, name, list(inputs))

@@ -275,7 +275,7 @@ def load(
             model.compute(sample, background.run)
         model.check_memory(executors)
     except ResourceExhaustedError as error:
-        raise ArtifactError(f"{artifact.path} cannot be warmed: {error}") from error
+        raise ArtifactError(f"{artifact.path} cannot be warmed up: {error}") from error
     background.end()
     model.improve()
     return model
@@ -295,7 +295,9 @@ def memory_policy(settings: Settings, *, on_cpu: bool) -> MemoryPolicy:
     )
     arena, limit = given.get("enable_mem_arena") != "0", settings.memory_limit if on_cpu else 0
     if limit and not arena:
-        raise ArtifactError("memory_limit limits the arena, which enable_mem_arena = 0 does without")
+        raise ArtifactError(
+            "memory_limit needs the arena, which enable_mem_arena = 0 disables; remove one of them"
+        )
     return MemoryPolicy(arena=arena, shrink=shrink, limit=limit)
 
 
@@ -336,7 +338,7 @@ def check_names(artifact: Artifact, declared: Signature, session: Session) -> No
         found = sorted((node.name, node.datatype) for node in nodes)
         if expected != found:
             raise ArtifactError(
-                f"{artifact.model_file} does not belong to its manifest: "
+                f"{artifact.model_file} does not match its manifest: "
                 f"expected the {kind}s {expected}, got {found}"
             )
 
@@ -369,7 +371,7 @@ def compare(
     where = f"{artifact.path}: output {spec.name!r}"
     if expected.shape != found.shape:
         raise ArtifactError(
-            f"{where} has shape {show_shape(found.shape)} where the source model gave "
+            f"{where} has shape {show_shape(found.shape)} where the source model's has "
             f"{show_shape(expected.shape)}"
         )
     if spec.datatype == BF16.name:
@@ -384,7 +386,7 @@ def compare(
         return
     position = tuple(np.argwhere(wrong)[0].tolist())
     raise ArtifactError(
-        f"{where} is not what the source model gave: {wrong.sum()} of {wrong.size} elements differ, "
+        f"{where} differs from the source model's output: {wrong.sum()} of {wrong.size} elements differ, "
         f"the first at {show_shape(position)}: expected {expected[position]}, got {found[position]}; "
         "the file was changed, or this machine computes the model differently"
     )

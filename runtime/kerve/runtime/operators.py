@@ -27,7 +27,7 @@ def load_libraries(files: Sequence[Path]) -> None:
         try:
             onnxruntime.SessionOptions().register_custom_ops_library(str(file.resolve()))
         except ORT_ERRORS as error:
-            raise ArtifactError(f"{file} is no library of custom operators: {error}") from error
+            raise ArtifactError(f"{file} is not a library of custom operators: {error}") from error
     _libraries[:] = files
 
 

@@ -76,7 +76,7 @@ class Repository:
                 found[folder.name] = Source(folder.name, folder, versions)
             elif visible:
                 strays[folder] = (
-                    f"it holds no version; expected {folder}/1/model.onnx, with a number without leading "
+                    f"it contains no version; expected {folder}/1/model.onnx, with a number without leading "
                     "zeros as the version"
                 )
         self._warn_of_strays(strays)
@@ -88,7 +88,7 @@ class Repository:
             if folder not in self._strays:
                 text = os.fsencode(folder).decode(errors="backslashreplace")  # may contain lone surrogates
                 shown = printable(text)
-                log.warning("%s is passed over: %s", shown, why)
+                log.warning("%s is skipped: %s", shown, why)
         self._strays = {*strays}
 
 
@@ -98,7 +98,7 @@ def scan(repositories: Sequence[Repository]) -> dict[str, Source]:
     for repository in repositories:
         for name, source in repository.sources().items():
             if name in found:
-                problem = f"the model stands in two repositories: {found[name].folder} and {source.folder}"
+                problem = f"the model is in two repositories: {found[name].folder} and {source.folder}"
                 found[name] = Source(name, found[name].folder, {}, problem)
             else:
                 found[name] = source
@@ -118,9 +118,9 @@ def problem_of_name(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:  # Python decodes bytes that are not UTF-8 to lone surrogates
-        return "its name is not UTF-8, so that no client can say it; rename it"
+        return "its name is not UTF-8, so clients cannot request it; rename it"
     if any(unicodedata.category(character) in CONTROLS for character in name):
-        return "its name has control characters, which logs and terminals would obey; rename it"
+        return "its name has control characters, which logs and terminals would interpret; rename it"
     return ""
 
 

@@ -342,8 +342,8 @@ class Served:
         served = self._catalog.find(name, version)
         if served.model is None:
             raise InvalidArgumentError(
-                f"model {name!r} is an ensemble, which has no loss or metrics to evaluate by; "
-                f"it is made of: {', '.join(member.name for member in served.members)}"
+                f"model {name!r} is an ensemble, which has no loss or metrics; evaluate its "
+                f"members: {', '.join(member.name for member in served.members)}"
             )
         rows = min(MOST_EVALUATED, served.config.max_batch_size or MOST_EVALUATED)
         return Evaluable(served.model, served.queue.defer, rows)

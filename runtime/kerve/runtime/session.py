@@ -129,8 +129,8 @@ class Session:
         # ONNX Runtime silently drops a provider that cannot be loaded.
         if lost := {name for name, _ in providers} - set(self._session.get_providers()):
             raise ArtifactError(
-                f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here; what it printed, and "
-                "`kerve doctor`, say why"
+                f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here; see its output, and "
+                "`kerve doctor`"
             )
         #: The hardware: the CPU's model name, or the execution provider with its device.
         self.hardware = hardware(self._session)
@@ -175,7 +175,7 @@ class Session:
             if 0 in array.shape:
                 raise InvalidArgumentError(
                     f"input {name!r} has the shape {show_shape(array.shape)}: the model's "
-                    f"{self._need_elements[0]} cannot compute what has no elements"
+                    f"{self._need_elements[0]} does not support tensors without elements"
                 )
 
     def _to_serving_error(self, error: Exception) -> ServingError:
@@ -226,8 +226,8 @@ class Session:
             if (needed := arena.lacks(error)) is None:
                 raise
             raise ResourceExhaustedError(
-                f"the model's memory_limit of {arena.limit} bytes does not suffice for this request, which "
-                f"takes {needed} at least; ask for fewer rows at once, or smaller ones, or raise the limit"
+                f"this request needs at least {needed} bytes, more than the model's memory_limit of "
+                f"{arena.limit} bytes; send fewer or smaller rows at once, or raise the limit"
             ) from error
 
     def _run_arrays(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -293,7 +293,7 @@ def spec(node: Any, model_file: Path) -> TensorSpec:
     """Return the spec of a session's input or output."""
     if node.type not in BY_ONNX:
         raise ArtifactError(
-            f"{model_file}: {node.name!r} has type {node.type}, which no request can carry; "
+            f"{model_file}: {node.name!r} has type {node.type}, which requests cannot contain; "
             f"expected one of {', '.join(BY_ONNX)}"
         )
     return TensorSpec(node.name, BY_ONNX[node.type].name, tuple(node.shape))

@@ -22,7 +22,7 @@ def reloading() -> None:
 
 def stopping() -> None:
     """Report that no new requests are accepted."""
-    notify("STOPPING=1", "STATUS=finishing what was accepted")
+    notify("STOPPING=1", "STATUS=finishing accepted requests")
 
 
 def notify(*assignments: str) -> None:
@@ -35,4 +35,4 @@ def notify(*assignments: str) -> None:
             sender.connect("\0" + address[1:] if address[0] == "@" else address)
             sender.sendall("\n".join(assignments).encode())
     except OSError as error:  # a failed notification must not stop the server
-        log.warning("the service manager cannot be told %s: %s", assignments[0], error)
+        log.warning("the service manager cannot be notified of %s: %s", assignments[0], error)

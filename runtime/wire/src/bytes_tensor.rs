@@ -60,7 +60,7 @@ pub fn repeat(data: Rope, datatype: Datatype, count: u128) -> Result<Rope, Strin
     }
     if missing.saturating_mul(last.len() as u128) > MAX_FILL {
         return Err(format!(
-            "expected {count} elements, got {given}, and too many are missing to repeat the last"
+            "expected {count} elements, got {given}; so many cannot be filled with the last one"
         ));
     }
     let mut filled = bytes.to_vec();

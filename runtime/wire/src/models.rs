@@ -92,7 +92,7 @@ impl Models {
         }
         if routes.ready.is_empty() {
             let message = format!(
-                "{UNKNOWN}: {} has no available versions; it is loading, or the server's log says why not",
+                "{UNKNOWN}: {} has no available versions; it is loading, or failed to load (see the server's log)",
                 quote(name)
             );
             return Err(Status::new(Code::Unavailable, message));

@@ -84,7 +84,7 @@ def test_a_bench_measures_and_draws_and_the_statistics_agree(
     assert done.returncode == 0, done.stderr
     for word in ("requests/s", "p99", "compute", "rows/batch", f"load from {by}"):
         assert word in done.stdout
-    rates = re.findall(r"│ (?:\d in flight|200/s)\s+│\s+([\d,]+)\s+│", done.stdout)
+    rates = re.findall(r"│ (?:\d concurrent|200/s)\s+│\s+([\d,]+)\s+│", done.stdout)
     assert len(rates) == len(load) // 2
     assert all(float(rate.replace(",", "")) > 0 for rate in rates)
     assert "<polyline" in (tmp_path / "plot.svg").read_text()

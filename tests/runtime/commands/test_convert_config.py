@@ -122,7 +122,7 @@ def test_tensorflow_servings_list_of_models(tmp_path: Path) -> None:
     }
     assert tomllib.loads(f"# {second}") == {"version_policy": {"latest": {"num_versions": 2}}}
     assert flags == ["kerve serve --repository '/srv/all models'", "kerve serve --repository /srv"]
-    named = [line.removeprefix("not taken over: ") for line in done.stderr.splitlines()]
+    named = [line.removeprefix("not converted: ") for line in done.stderr.splitlines()]
     assert [each.split(": ")[:2] for each in named] == [
         ["mnist", "model_platform"],
         ["mnist", "logging_config"],
@@ -155,7 +155,7 @@ def test_the_monitoring_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("#")
     told = "prometheus_config.path: /monitoring/prometheus/metrics: metrics are at /metrics here"
-    assert done.stderr == f"not taken over: {told}\n"
+    assert done.stderr == f"not converted: {told}\n"
 
 
 SCALARS = st.text() | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.floats(allow_nan=False)

@@ -37,7 +37,7 @@ def test_facts_and_models_are_one_object(repository: Path) -> None:
     assert found["cpus"]["usable"] == available_cpus()
     assert found["cpus"]["affinity"] == len(os.sched_getaffinity(0))
     assert found["memory"]["total"] > found["memory"]["available"] > 0
-    assert found["device"] == {"taken": ["cpu"], "why": "asked for"}
+    assert found["device"] == {"taken": ["cpu"], "why": "selected by --device"}
     assert found["transport"]["taken"] in ("wire", "grpcio")
     assert "CPUExecutionProvider" in found["software"]["providers"]
     classifier, counter = found["models"]
@@ -73,6 +73,6 @@ def test_what_falls_to_the_cpu_is_shown_node_by_node(capsys: pytest.CaptureFixtu
     print_models([Finding("detector", 3, "cuda:0", 1, nodes, fallen)])
     shown = capsys.readouterr().out
     assert "CUDA 41, CPU 3" in shown
-    assert "detector version 3: nodes that fall from cuda:0 to the CPU" in shown
+    assert "detector version 3: nodes that fall back from cuda:0 to the CPU" in shown
     assert shown.index("NonZero") < shown.index("NonMaxSuppression"), "the most frequent first"
     assert "boxes/where, boxes/again" in shown

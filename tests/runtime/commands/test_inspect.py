@@ -65,7 +65,7 @@ def test_an_artifact_shows_signature_operators_size_and_proof(tmp_path: Path, pu
 def test_a_bare_onnx_file_shows_what_it_says_of_itself(tmp_path: Path, publish: Publish) -> None:
     done = inspect(publish(tmp_path, "counter"))
     assert done.returncode == 0, done.stderr
-    for word in ("steps", "INT64", "Loop", "3 operators", "not batched", "not proven by kerve"):
+    for word in ("steps", "INT64", "Loop", "3 operators", "not batched", "not verified by kerve"):
         assert word in done.stdout
 
 

@@ -90,7 +90,7 @@ def test_pickled_arrays_are_not_opened(server: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", x=np.array([{}], object))
     done = predict(server.address, "classifier", tmp_path / "in.npz")
     assert done.returncode == 2
-    assert "something else than plain arrays" in done.stderr
+    assert "contains Python objects" in done.stderr
 
 
 def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_record_that_was_changed_or_cut_is_told_by_its_row(tmp_path: Path) -> 
             "row 3: the checksum of the record is wrong",
         ),
         (whole[: 3 * size] + b"!" + whole[3 * size + 1 :], "row 3: the checksum of the record's length"),
-        (whole[:-5], "row 19: expected a record of .* bytes, but the file ends before"),
+        (whole[:-5], "row 19: the file is truncated, expected a record of .* bytes"),
     ):
         (tmp_path / "rows.tfrecord").write_bytes(contents)
         with pytest.raises(DataError, match=text):
@@ -186,7 +186,7 @@ HEAD = "x_0,x_1,x_2,x_3,y\n"
         (csv_text(HEAD + "1,2,3,4,0\n1,2,3,,0\n"), r"row 1, column 'x_3': expected a number, got ''"),
         (csv_text(HEAD + "1,2,3,4,0\n1,2\n"), r"row 1: expected 5 values, as the header has, got 2"),
         (csv_text("x_0,x_2,y\n1,2,0\n"), r"expected a column x_1, since there is x_2"),
-        (csv_text("x_0,y,y\n1,2,0\n"), r"the header names y twice"),
+        (csv_text("x_0,y,y\n1,2,0\n"), r"duplicate columns in the header: y"),
         (csv_text("a,y\n1,2\n"), r"expected arrays named x or `x`; it has: a, y"),
         (csv_text(HEAD.replace("y", "y,label") + "1,2,3,4,0,1\n"), r"unexpected column 'label'; expected"),
         (csv_text(HEAD + '1,2,3,4,"0\n'), r"line 3: expected CSV in UTF-8"),
@@ -195,9 +195,9 @@ HEAD = "x_0,x_1,x_2,x_3,y\n"
         (parquet(x=[[1.0] * 4, None], y=[0, 1]), r"row 1, column 'x': expected a value, got null"),
         (parquet(x=[[1.0] * 4, [1.0, None, 2.0, 3.0]], y=[0, 1]), r"row 1, column 'x': .* got null"),
         (parquet(x=[{"a": 1}], y=[0]), r"column 'x': expected numbers, text or lists of them, got struct"),
-        (twice, r"the schema names y twice"),
+        (twice, r"duplicate columns in the schema: y"),
         (npz(x=np.zeros((3, 4)), y=np.zeros(2)), r"array 'y' has 2 rows where 'x' has 3"),
-        (npz(x=np.array([{}], object), y=np.zeros(1)), r"'x' holds Python objects, which are not opened"),
+        (npz(x=np.array([{}], object), y=np.zeros(1)), r"'x' contains Python objects, which are not loaded"),
     ],
 )
 def test_what_is_wrong_is_told_by_row_and_column(

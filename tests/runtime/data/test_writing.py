@@ -114,7 +114,7 @@ def test_a_table_takes_outputs_of_the_same_rows(name: str, tmp_path: Path) -> No
 
 def test_bytes_that_numpy_would_cut_are_not_written(tmp_path: Path) -> None:
     parts = [{"a": np.array([b"ab", b"a\0"], object)}]
-    with pytest.raises(DataError, match=r"zeros at the end of bytes; write \.parquet"):
+    with pytest.raises(DataError, match=r"zero bytes at the end of text; write \.parquet"):
         write(tmp_path / "out.npz", parts)
     write(tmp_path / "out.parquet", parts)
     assert pq.read_table(tmp_path / "out.parquet").to_pydict() == {"a": [b"ab", b"a\0"]}

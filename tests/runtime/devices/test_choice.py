@@ -64,7 +64,7 @@ def test_a_build_without_cuda_ends_the_command_with_what_to_install(device: str,
     assert (done.returncode, done.stdout) == (1, "")
     assert re.search(
         rf"^error: --device {device}: onnxruntime \S+, without CUDA has no provider for it; install "
-        r"kerve\[serve-gpu\] .* --device cpu serves on the CPU$",
+        r"kerve\[serve-gpu\] .* use --device cpu to serve on the CPU$",
         done.stderr,
         re.MULTILINE,
     )

@@ -13,7 +13,7 @@ from kerve.runtime.devices.options import CudaOptions
 from kerve.runtime.devices.placement import complete_groups, place
 from kerve.runtime.errors import ArtifactError
 
-GPUS = Devices(tuple(Device("cuda", index) for index in (0, 1)), "a device answers")
+GPUS = Devices(tuple(Device("cuda", index) for index in (0, 1)), "a GPU is available")
 FOLDER = Path("models/m")
 
 
@@ -69,9 +69,9 @@ def test_a_gpu_has_a_thread_for_each_batch_in_flight() -> None:
 @pytest.mark.parametrize(
     ("text", "devices", "told"),
     [
-        ("instance_group { kind: KIND_GPU }", ON_CPU, "no GPU is served here; use KIND_CPU or KIND_AUTO"),
+        ("instance_group { kind: KIND_GPU }", ON_CPU, "this server uses no GPU; use KIND_CPU or KIND_AUTO"),
         ("instance_group { kind: KIND_GPU gpus: 2 }", GPUS, "names GPU 2; this server has: cuda:0, cuda:1"),
-        ("instance_group { kind: KIND_AUTO gpus: 0 }", ON_CPU, "no GPU is served here"),
+        ("instance_group { kind: KIND_AUTO gpus: 0 }", ON_CPU, "this server uses no GPU"),
         (
             "instance_group { kind: KIND_CPU gpus: 0 }",
             GPUS,
@@ -120,7 +120,7 @@ def test_options_become_the_providers_under_their_own_names(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("tf32 = true", "no option is called 'tf32'; expected prefer_nhwc, use_tf32"),
+        ("tf32 = true", "unknown option 'tf32'; expected prefer_nhwc, use_tf32"),
         ("use_tf32 = 1", "use_tf32: expected bool, got 1"),
         ("buffers = true", "buffers: expected int, got True"),
         ("gpu_mem_limit = -1", "expected 0 or more"),

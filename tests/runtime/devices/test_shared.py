@@ -87,6 +87,11 @@ def test_inputs_and_outputs_lie_in_a_devices_memory(client: Any, device_memory: 
     np.testing.assert_array_equal(client.infer("pair", inputs).as_numpy("sum"), RIGHT)
 
 
+def test_the_extension_is_announced_where_there_is_a_device(client: Any) -> None:
+    server = client.get_server_metadata()
+    assert "cuda_shared_memory" in (server["extensions"] if isinstance(server, dict) else server.extensions)
+
+
 def test_regions_are_listed_and_forgotten_by_their_kind(client: Any, device_memory: Any) -> None:
     client.register_cuda_shared_memory("ours", handle_of(device_memory), 1, SIZE)
     with pytest.raises(InferenceServerException, match="'ours' is registered already"):

@@ -31,9 +31,7 @@ def test_a_folder_with_something_in_it_is_not_written_to(data: Path, tmp_path: P
         *("--input", data, "--output", tmp_path / "out"),
     )
     assert code == 2
-    assert errors == (
-        f"error: {tmp_path}/out is not empty; give a folder that is empty, or that there is not yet\n"
-    )
+    assert errors == (f"error: {tmp_path}/out is not empty; expected an empty or new folder\n")
 
 
 def test_a_report_is_the_servers(data: Path, tmp_path: Path) -> None:
@@ -42,7 +40,7 @@ def test_a_report_is_the_servers(data: Path, tmp_path: Path) -> None:
         *("--data", data, "--report", tmp_path / "report.html"),
     )
     assert code == 2
-    assert "--report does not go with --engine ray" in errors
+    assert "--report cannot be used with --engine ray" in errors
 
 
 @pytest.mark.parametrize(

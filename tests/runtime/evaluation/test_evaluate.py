@@ -92,7 +92,7 @@ def test_labels_come_in_every_form_that_keras_takes(client: Client) -> None:
 def test_metrics_are_chosen_by_name(client: Client) -> None:
     result = client.evaluate("classifier", X, CLASSES, metrics=["accuracy"])
     assert list(result.results) == ["accuracy"]
-    with pytest.raises(InvalidArgumentError, match=r"metric 'f1' is not known .* it has: loss, accuracy"):
+    with pytest.raises(InvalidArgumentError, match=r"metric 'f1' does not exist .* it has: loss, accuracy"):
         client.evaluate("classifier", X, CLASSES, metrics=["f1"])
 
 
@@ -161,7 +161,7 @@ def test_an_evaluation_that_its_caller_left_is_over(client: Client, monkeypatch:
 
 
 def test_a_stream_without_rows_gives_no_result(client: Client) -> None:
-    with pytest.raises(InvalidArgumentError, match="the stream ended before any row came"):
+    with pytest.raises(InvalidArgumentError, match="the stream ended without a row"):
         client.evaluate("classifier", iter(()))
 
 
@@ -252,7 +252,7 @@ def test_the_command_promotes_or_says_why_not(client: Client) -> None:
     refused = kerve(*arguments, "accuracy > 2")
     assert refused.returncode == 1
     assert "accuracy > 2" in refused.stdout
-    assert "the label 'best' stays where it is" in refused.stderr
+    assert "the label 'best' was not moved" in refused.stderr
     moved = kerve(*arguments, "accuracy >= 0")
     assert moved.returncode == 0, moved.stderr
     assert "best is version 2 now" in moved.stdout
@@ -393,9 +393,9 @@ def test_the_command_compares_and_writes_a_report(client: Client, tmp_path: Path
     arguments = ("evaluate", "classifier", "--version", "1", "--version", "2", "--address", client.address)
     done = kerve(*arguments, "--data", str(tmp_path / "data.npz"), "--report", str(report))
     assert done.returncode == 0, done.stderr
-    for text in ("version 1", "version 2", "version 2 beside version 1", "agreement of y"):
+    for text in ("version 1", "version 2", "version 2 vs. version 1", "agreement of y"):
         assert text in done.stdout
-    for text in ("Version 1", "Version 2", "Confusion matrix", "Version 2 beside version 1"):
+    for text in ("Version 1", "Version 2", "Confusion matrix", "Version 2 vs. version 1"):
         assert text in report.read_text()
     done = kerve(*arguments, "--data", str(tmp_path / "data.npz"), "--json")
     printed = json.loads(done.stdout)
@@ -408,7 +408,7 @@ def test_a_notebook_shows_models_and_results(client: Client) -> None:
     for shown, texts in (
         (client.metadata("classifier")._repr_html_(), ("classifier", "[batch, 4]", "versions 1, 2")),
         (compared.results[1]._repr_html_(), ("version 2", "accuracy", "300")),
-        (compared._repr_html_(), ("version 2 beside version 1", "agreement of y")),
+        (compared._repr_html_(), ("version 2 vs. version 1", "agreement of y")),
     ):
         for text in texts:
             assert text in shown

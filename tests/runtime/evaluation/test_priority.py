@@ -122,7 +122,7 @@ def test_an_evaluation_ends_with_the_version_that_it_is_of(transport: str, tmp_p
         waiting = pool.submit(client.evaluate, "classifier", X, CLASSES)
         until(lambda: watched.deferred == 5)
         watched.queue.close()
-        with pytest.raises(UnavailableError, match="version 2 is shutting down here"):
+        with pytest.raises(UnavailableError, match="version 2 is being unloaded"):
             client.evaluate("classifier", X, CLASSES)
         executor.start()  # what was accepted is computed
         assert waiting.result(60).rows == 300

@@ -123,11 +123,11 @@ def test_a_version_that_serves_no_more_is_not_recorded_as_promoted(tmp_path: Pat
 
     class Empty(Shelf):
         def promote(self, name: str, label: str, version: int) -> None:
-            raise NotFoundError(f"model {name!r} has no version {version} that serves")
+            raise NotFoundError(f"model {name!r} has no ready version {version}")
 
     history = History(tmp_path / "history.sqlite")
     for version, shelf in (("1", Shelf()), ("2", Empty())):
         request = pb.PromoteRequest(model="m", version=version, label="stable")
-        with nullcontext() if version == "1" else pytest.raises(NotFoundError, match="no version 2"):
+        with nullcontext() if version == "1" else pytest.raises(NotFoundError, match="no ready version 2"):
             decide(request, shelf, history)
     assert history.promoted() == {"m": {"stable": 1}}

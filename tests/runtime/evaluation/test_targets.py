@@ -45,7 +45,7 @@ def test_weights_of_an_output_go_before_those_for_all() -> None:
 def test_weights_for_all_leave_out_what_takes_none() -> None:
     rows = {"x": ONES, "a": ONES, "b": ONES, "sample_weight": TWOS}
     assert split(rows, signature("x"), targets("a", "b", unweighted=("b",)), 0).weights.keys() == {"a"}
-    with pytest.raises(InvalidArgumentError, match="takes no sample weights"):
+    with pytest.raises(InvalidArgumentError, match="do not support sample weights"):
         split(rows, signature("x"), targets("a", "b", unweighted=("a", "b")), 0)
 
 

@@ -69,5 +69,5 @@ def test_a_model_brings_no_library(repository: Path, serve: Serve, library: Path
 def test_what_is_no_such_library_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "libempty.so"
     file.write_bytes(b"nope")
-    with pytest.raises(ArtifactError, match=r"libempty\.so is no library of custom operators"):
+    with pytest.raises(ArtifactError, match=r"libempty\.so is not a library of custom operators"):
         load_libraries([file])

@@ -102,7 +102,7 @@ def test_yes_or_no(logits: bool) -> None:
     chosen = given > 0.5
     assert cells(text) == [f"{((labels == a) & (chosen == b)).sum():,}" for a in (0, 1) for b in (0, 1)]
     pairs = scores[labels == 1][:, None] - scores[labels == 0][None]
-    area = float(re.findall("area ([0-9.]+)", text)[0])
+    area = float(re.findall("AUC ([0-9.]+)", text)[0])
     assert area == pytest.approx(((pairs > 0) + (pairs == 0) / 2).mean(), abs=1e-3)
 
 
@@ -110,7 +110,7 @@ def test_numbers() -> None:
     labels = RANDOM.normal(size=(ROWS, 2)) * 50
     answers = labels + RANDOM.normal(size=(ROWS, 2)) * np.geomspace(0.01, 30, ROWS)[:, None]
     text = page(signature({"y": ("batch", 2)}), np.zeros((ROWS, 3)), {"y": labels}, {"y": answers})
-    assert titles(text) == ["Errors", "Errors in numbers"]
+    assert titles(text) == ["Errors", "Error statistics"]
     errors = answers - labels
     assert f"{np.abs(errors).mean():.4g}" in text
     assert f"{(errors**2).mean() ** 0.5:.4g}" in text
@@ -121,7 +121,7 @@ def test_each_output_is_shown_as_what_it_is() -> None:
     labels = {"a": RANDOM.normal(size=ROWS), "b": RANDOM.integers(0, 3, ROWS)}
     outputs = {"a": np.zeros((ROWS, 1)), "b": softmax(RANDOM.normal(size=(ROWS, 3)))}
     text = page(signature({"a": ("batch", 1), "b": ("batch", 3)}), np.zeros((ROWS, 3)), labels, outputs)
-    assert titles(text)[:3] == ["Errors", "Errors in numbers", "Confusion matrix"]
+    assert titles(text)[:3] == ["Errors", "Error statistics", "Confusion matrix"]
     assert "Output a" in text
     assert "Output b" in text
 
@@ -134,7 +134,7 @@ def test_counts_that_begin_with_0_and_1_are_numbers() -> None:
         {"y": labels},
         {"y": labels[:, None] / 1},
     )
-    assert titles(text) == ["Errors", "Errors in numbers"]
+    assert titles(text) == ["Errors", "Error statistics"]
 
 
 def test_many_classes_are_told_by_their_confusions() -> None:

@@ -199,7 +199,7 @@ def test_the_file_is_read_again_and_a_damaged_one_is_not(guarded: Any, until: Un
     tokens.write_text(before + line("new", "infer,read"))
     until(lambda: works("new"), "the new token is let in")
     tokens.write_text("what is this\n")
-    until(lambda: "the tokens of before stay valid" in running.log.read_text(), "the file is read again")
+    until(lambda: "the previous tokens stay valid" in running.log.read_text(), "the file is read again")
     assert works("new")
     tokens.write_text(before)
     until(lambda: not works("new"), "the new token is refused")
@@ -263,7 +263,7 @@ def test_certificates_that_cannot_be_used_are_told_in_the_log(
         def is_told() -> bool:
             with triton.InferenceServerClient(running.address, ssl=True, root_certificates=root) as client:
                 assert client.is_server_live()
-            return "the changed certificates are not used" in running.log.read_text()
+            return "the changed certificates cannot be used" in running.log.read_text()
 
         until(is_told, "the file has been looked at again")
         for line in running.log.read_text().splitlines():
@@ -292,7 +292,7 @@ def test_certificates_that_would_be_of_no_use_are_told(given: dict[str, Any], me
     ("given", "message"),
     [
         pytest.param({"client_cert": "c", "client_key": "k"}, "needs --root-cert", id="not encrypted"),
-        pytest.param({"root_cert": "r", "client_cert": "c"}, "need one another", id="no key"),
+        pytest.param({"root_cert": "r", "client_cert": "c"}, "must be given together", id="no key"),
     ],
 )
 def test_a_clients_certificate_is_never_left_out_in_silence(given: dict[str, Any], message: str) -> None:

@@ -60,7 +60,7 @@ def test_an_ensemble_has_no_response_cache_where_any_of_its_models_keeps_states(
     (reason,) = (
         each.reason for each in grpc_client.get_model_repository_index().models if each.name == "outer_cached"
     )
-    assert "the answers of an ensemble whose models keep states depend on what was asked before" in reason
+    assert "the outputs of an ensemble whose models keep states depend on earlier requests" in reason
 
 
 @pytest.mark.parametrize("ensemble", ["chain", "outer"])

@@ -46,7 +46,7 @@ def test_a_sequence_ends_where_it_began(
 
 
 BROKEN = {
-    "name": ('name: "start"', 'name: "begin"', "leaves out the graph's input 'start'"),
+    "name": ('name: "start"', 'name: "begin"', "does not declare the graph's input 'start'"),
     "type": ("bool_false_true: [false, true]", "fp32_false_true: [0, 1]", "expected bool_false_true"),
     "values": ("[false, true]", "[true]", "expected bool_false_true with two values"),
     "kind": ("CONTROL_SEQUENCE_READY", "CONTROL_SEQUENCE_START", "specifies multiple CONTROL_SEQUENCE_START"),
@@ -66,7 +66,7 @@ BROKEN = {
     "iterative": (
         "control_input [",
         "iterative_sequence: true control_input [",
-        "sequence_batching.iterative_sequence: this server does not offer",
+        "sequence_batching.iterative_sequence: this server does not support",
     ),
 }
 

@@ -157,7 +157,7 @@ def test_http_reads_and_changes_the_same(traced: Any) -> None:
     ("changes", "told", "code"),
     [
         ({"trace_level": ["LOUD"]}, "expected OFF or TIMESTAMPS, got 'LOUD'", "INVALID_ARGUMENT"),
-        ({"trace_level": ["TENSORS"]}, "TENSORS is not offered", "UNIMPLEMENTED"),
+        ({"trace_level": ["TENSORS"]}, "TENSORS is not supported", "UNIMPLEMENTED"),
         ({"trace_rate": "0"}, "trace_rate: expected a number, 1 at least, got '0'", "INVALID_ARGUMENT"),
         ({"trace_count": "many"}, "expected a number, -1 at least, got 'many'", "INVALID_ARGUMENT"),
         ({"log_frequency": "-1"}, "expected a number, 0 at least", "INVALID_ARGUMENT"),

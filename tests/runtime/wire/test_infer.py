@@ -290,7 +290,8 @@ def test_parameters_reach_the_executor(serve: Any, oip: Any, rows: Any) -> None:
         pytest.param(
             {"shared_memory": True},
             "UNIMPLEMENTED",
-            "tensor 'x': this server does not offer shared memory; send the tensor's contents in the request",
+            "tensor 'x': this server does not support shared memory; "
+            "send the tensor's contents in the request",
             id="shared memory",
         ),
     ],
@@ -456,7 +457,7 @@ def test_inputs_of_a_batch_have_the_same_rows_whatever_their_dimensions_are_call
 
 def test_a_batched_model_without_an_axis_is_refused(serve: Any) -> None:
     with (
-        pytest.raises(ValueError, match="x: has no axis, of which the first is the batch"),
+        pytest.raises(ValueError, match="x: has no axis, but axis 0 of a batched model is the batch"),
         serve(echo, inputs=(("x", "FP32", ()),)),
     ):
         pass

@@ -57,7 +57,7 @@ class Native(Recorder):
         try:
             calls, failures = self._load.take(time.perf_counter())
         except RuntimeError as error:
-            raise UnavailableError(f"{self._call.address} cannot be asked any more: {error}") from error
+            raise UnavailableError(f"{self._call.address} can no longer be reached: {error}") from error
         self.calls += calls
         self.failures += failures
         return super().window(start, end)

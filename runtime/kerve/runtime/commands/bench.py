@@ -45,7 +45,7 @@ class Options(Connection):
     batch_size: int = cli.option(1, help="Rows per request.", type=click.IntRange(min=1))
     data: tuple[Path, ...] = cli.option(
         (),
-        help="Files with the inputs, as `kerve predict` takes; without any they are random.",
+        help="Files with the inputs, in the formats of `kerve predict`; without any, inputs are random.",
         type=cli.EXISTING_FILE,
     )
     window: float = cli.option(1.0, help="Seconds per measurement window.", type=click.FloatRange(min=0.1))
@@ -60,16 +60,16 @@ class Options(Connection):
 
 @cli.command(example="kerve bench digits --concurrency 1 --concurrency 64 --plot digits.svg")
 def command(options: Options) -> None:
-    """Measure throughput and latency of a served model at several loads, and the server's part of it.
+    """Measure the throughput and latency of a served model at each load, and the server's share of the time.
 
-    kerve-wire generates the load if it is installed, with little overhead. Without it, and over TLS, Python
-    does, which reaches some thousands of calls per second and adds to the latencies. Each load runs until
-    three windows in a row agree; queue and compute are the server's means.
+    kerve-wire generates the load if it is installed, with little overhead. Otherwise, and over TLS, Python
+    does: a few thousand calls per second, and its own time is part of the latencies. Each load runs until
+    three consecutive windows agree; queue and compute are the server's means.
     """
     with nullcontext() if options.plot is None else whole(options.plot) as page:
         results = measured(options)
         if page is not None:
-            title = f"{options.name}, {options.batch_size} rows a request"
+            title = f"{options.name}, {options.batch_size} rows per request"
             page.write_text(plot(title, results), "utf-8")
 
 
@@ -108,7 +108,8 @@ def measured(options: Options) -> list[Result]:
     for result in results:
         if not result.stable:
             print_warning(
-                f"{result.load}: no three windows in a row agreed; the machine is busy, or --window is short"
+                f"{result.load}: the windows differ by more than --stability; the machine is busy, or "
+                "--window is too short"
             )
     return results
 
@@ -122,7 +123,7 @@ def loads(options: Options, call: Send) -> Iterator[tuple[str, Load, Recorder]]:
         return
     for number in options.concurrency:
         recorder = Recorder()
-        yield f"{number} in flight", Concurrency(call, number, recorder), recorder
+        yield f"{number} concurrent", Concurrency(call, number, recorder), recorder
 
 
 def native_loads(options: Options, call: EncodedCall) -> Iterator[tuple[str, Load, Recorder]]:
@@ -132,7 +133,7 @@ def native_loads(options: Options, call: EncodedCall) -> Iterator[tuple[str, Loa
         yield f"{rate:g}/s", native, native
     for number in () if options.rate else options.concurrency:
         native = Native(call, concurrency=number)
-        yield f"{number} in flight", native, native
+        yield f"{number} concurrent", native, native
 
 
 def inputs_for(signature: Signature, options: Options) -> dict[str, Array]:

@@ -19,7 +19,7 @@ class Connection:
     address: str = cli.option("127.0.0.1:8001", help="Host and port of the server.")
     token: str | None = cli.option(None, help="Bearer token, if the server requires one.")
     root_cert: Path | None = cli.option(
-        None, help="PEM root certificates for the server's; enables TLS.", type=cli.EXISTING_FILE
+        None, help="PEM root certificates to verify the server's; enables TLS.", type=cli.EXISTING_FILE
     )
     client_cert: Path | None = cli.option(None, help="PEM certificate of the client.", type=cli.EXISTING_FILE)
     client_key: Path | None = cli.option(
@@ -35,9 +35,9 @@ class Connection:
                 f"--address: expected HOST:PORT of the server's gRPC port, got the URL {self.address!r}"
             )
         if (self.client_cert is None) != (self.client_key is None):
-            raise click.UsageError("--client-cert and --client-key need one another")
+            raise click.UsageError("--client-cert and --client-key must be given together")
         if self.client_cert is not None and self.root_cert is None:
-            raise click.UsageError("--client-cert needs --root-cert, which turns TLS on")
+            raise click.UsageError("--client-cert needs --root-cert, which enables TLS")
         if self.root_cert is None:
             return Client(self.address, token=self.token)
         credentials = grpc.ssl_channel_credentials(

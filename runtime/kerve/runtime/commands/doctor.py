@@ -34,8 +34,8 @@ class Options:
         help="Folder of models to inspect; may be given several times.",
         type=cli.EXISTING_FOLDER,
     )
-    device: str = cli.option("auto", help="As kerve serve takes it.")
-    json: bool = cli.option(False, help="Print one JSON object in place of tables.")
+    device: str = cli.option("auto", help="Device, as in kerve serve.")
+    json: bool = cli.option(False, help="Print one JSON object instead of tables.")
 
     def __post_init__(self) -> None:
         """Raise ValueError for an invalid device."""
@@ -46,8 +46,8 @@ class Options:
 def command(options: Options) -> None:
     """Show what this machine offers a server: driver, CUDA, ONNX Runtime, CPUs, memory.
 
-    With a repository, also the device of each model, and each node that would run on the CPU instead of a
-    GPU. Exit code 1 if the device is not available, 3 if a model cannot be loaded.
+    With a repository, also the device of each model, and each node that falls back from a GPU to the CPU.
+    Exit code 1 if the device is not available, 3 if a model cannot be loaded.
     """
     asked = parse_device(options.device)
     facts = examine(asked)
@@ -78,7 +78,7 @@ def print_facts(facts: dict[str, Any]) -> None:
         for section, found in facts.items()
         for position, (name, value) in enumerate(found.items())
     )
-    print_table("this machine", ("of", "fact", "found"), rows)
+    print_table("this machine", ("section", "fact", "value"), rows)
     if devices:
         columns = tuple(devices[0])
         print_table(
@@ -98,14 +98,14 @@ def print_facts(facts: dict[str, Any]) -> None:
 def print_models(findings: Iterable[Finding]) -> None:
     """Print where models would run, and then, by operator, the nodes that fall back to the CPU."""
     findings = list(findings)
-    columns = ("model", "version", "device", "instances", "nodes", "on the CPU instead")
+    columns = ("model", "version", "device", "instances", "nodes", "fall back to the CPU")
     print_table("models", columns, map(model_row, findings))
     for finding in findings:
         if finding.fallen:
-            title = f"{finding.model} version {finding.version}: nodes that fall from {finding.device}"
+            title = f"{finding.model} version {finding.version}: nodes that fall back from {finding.device}"
             print_table(f"{title} to the CPU", ("operator", "count", "nodes"), fallen_rows(finding))
     if any(finding.fallen for finding in findings):
-        print_warning("each of these costs a copy to the host and back, unless it computes shapes only")
+        print_warning("each of these nodes costs a copy to the host and back, unless it only computes shapes")
 
 
 def model_row(finding: Finding) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ class Engine(Connection):
 
     engine: Literal["server", "ray"] = cli.option(
         "server",
-        help="Where to compute: on a server, to which the rows are sent; or on the workers of a Ray cluster, "
-        "which read the rows and --repository from folders shared by all nodes.",
+        help="server: send the rows to a server; ray: compute on the workers of a Ray cluster, which read "
+        "the rows and --repository from folders shared by all nodes.",
     )
     # Ignored with a server: container images set KERVE_REPOSITORY for every command.
     repository: Path | None = cli.option(None, help="With --engine ray: the repository that holds the model.")
@@ -35,4 +35,4 @@ class Engine(Connection):
             raise ValueError("--engine ray needs --repository, the folder that holds the model")
         for name, value in only_server.items():
             if value not in (None, ""):
-                raise ValueError(f"--{name.replace('_', '-')} does not go with --engine ray")
+                raise ValueError(f"--{name.replace('_', '-')} cannot be used with --engine ray")

@@ -40,24 +40,24 @@ class Options(Engine):
 
     name: str = cli.argument(help="Name of the served model.")
     data: tuple[Path, ...] = cli.option(
-        help=".npz, .npy, .csv, Parquet or TFRecord file, or a folder of them; several times for several: "
-        "columns named as the inputs (or `x`), as the outputs for labels (or `y`), and `sample_weight` if "
-        "there are weights.",
+        help=".npz, .npy, .csv, Parquet or TFRecord file, or a folder of them; may be given several times. "
+        "Columns: the inputs by name (or `x`), the labels by the names of the outputs (or `y`), optionally "
+        "`sample_weight`.",
         type=cli.EXISTING_PATH,
     )
-    version: tuple[str, ...] = cli.option((), help="Version to evaluate, several times for several versions.")
-    metric: tuple[str, ...] = cli.option((), help="Metric to compute; by default all that the model has.")
+    version: tuple[str, ...] = cli.option((), help="Version to evaluate; may be given several times.")
+    metric: tuple[str, ...] = cli.option((), help="Metric to compute; by default all metrics of the model.")
     batch_size: int = cli.option(
         32,
         type=click.IntRange(min=1),
-        help="As in model.evaluate(): the rows of a step, on which some losses depend (a sum, a mask).",
+        help="Rows per step, as in model.evaluate(); some losses depend on it (sums, masks).",
     )
     report: Path | None = cli.option(
         None,
         help="HTML file to write: confusion matrix, curves, calibration, errors, worst rows, latency.",
     )
     json: bool = cli.option(
-        False, help="Print one JSON object instead of a table; null where a number is not finite."
+        False, help="Print one JSON object instead of a table, with null for numbers that are not finite."
     )
     timeout: float | None = cli.option(None, help="Seconds to wait for the results.")
 
@@ -204,8 +204,8 @@ def print_difference(difference: Difference) -> None:
     ]
     shown, more = difference.disagreeing_rows[:SHOWN_ROWS], difference.disagreeing_rows[SHOWN_ROWS:]
     if shown:
-        rows.append(("they differ in rows", ", ".join(map(str, shown)) + (", ..." if more else ""), ""))
-    title = f"version {difference.version} beside version {difference.baseline}"
+        rows.append(("rows that differ", ", ".join(map(str, shown)) + (", ..." if more else ""), ""))
+    title = f"version {difference.version} vs. version {difference.baseline}"
     print_table(title, ("", "difference", "95 % confidence"), rows)
 
 

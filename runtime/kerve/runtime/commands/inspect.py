@@ -29,7 +29,7 @@ class Options:
 
 @cli.command(example="kerve inspect models/digits/1")
 def command(options: Options) -> None:
-    """Show an artifact's inputs and outputs, operators, size and verification.
+    """Show an artifact's inputs, outputs, operators and size, and the results of its verification.
 
     The artifact's report.html shows the same, with a picture of the graph.
     """
@@ -72,7 +72,7 @@ def print_facts(artifact: Artifact) -> None:
     }
     manifest = artifact.manifest
     if manifest is None:
-        facts["manifest"] = "none: a bare ONNX file, not proven by kerve"
+        facts["manifest"] = "none: a plain ONNX file, not verified by kerve"
     else:
         source = manifest.source
         facts |= {
@@ -148,12 +148,12 @@ def print_reduction(reduction: manifest_pb2.Reduction) -> None:
         for loss in reduction.losses
     ]
     columns = ("output", "measure", "data", "rows", "loss", "allowed")
-    print_table("what the precision costs", columns, rows)
+    print_table("loss due to the reduced precision", columns, rows)
     worst = reduction.layers[:WORST]
     layers = [(each.layer, f"{each.taken:.2e}", f"{each.given:.2e}") for each in worst]
     print_table(
-        f"relative error of {len(worst)} of {len(reduction.layers)} layers, the worst first",
-        ("layer", "takes", "gives"),
+        f"relative error of {len(worst)} of {len(reduction.layers)} layers, largest first",
+        ("layer", "input", "output"),
         layers,
     )
 

@@ -27,16 +27,16 @@ class Options(Engine):
 
     name: str = cli.argument(help="Name of the served model.")
     data: tuple[Path, ...] = cli.option(
-        help=".npz, .npy, .csv, Parquet or TFRecord file, or a folder of them; several times for several: "
-        "columns named as the model's inputs, or `x` for a single input; other columns are left out. With "
-        "--engine ray Parquet, whose other columns go with the outputs.",
+        help=".npz, .npy, .csv, Parquet or TFRecord file, or a folder of them; may be given several times. "
+        "Columns are named as the model's inputs, or `x` for a single input; others are ignored. With "
+        "--engine ray only Parquet; other columns are copied to the output.",
         type=cli.EXISTING_PATH,
         also="--input",
     )
     output: Path | None = cli.option(
         None,
-        help="File to write the outputs to: .npz, .npy, .csv or .parquet, as its name says. With "
-        "--engine ray a folder for Parquet files, that is empty or not there yet.",
+        help="File for the outputs; its suffix selects the format: .npz, .npy, .csv or .parquet. With "
+        "--engine ray an empty or new folder for Parquet files.",
     )
     model_version: str = cli.option("", help="Version to use; by default the server chooses.")
     timeout: float | None = cli.option(None, help="Seconds to wait for the answer.")

@@ -17,11 +17,11 @@ class Options(Connection):
 
     name: str = cli.argument(help="Name of the served model.")
     version: str = cli.argument(help="Version to give the label to.")
-    label: str = cli.option("stable", help="The label; clients ask for it as they ask for a version.")
+    label: str = cli.option("stable", help="The label; clients can request it instead of a version.")
     require: tuple[str, ...] = cli.option(
         (),
-        help="What the version's last evaluation must show, several times for several requirements: a metric "
-        "against a number (`accuracy >= 0.97`) or against the version that has a label now "
+        help="Condition on the version's last evaluation; may be given several times. Compares a metric with "
+        "a number (`accuracy >= 0.97`), or with the version that has a label now "
         "(`loss <= stable.loss * 1.01`).",
     )
 
@@ -30,13 +30,13 @@ class Options(Connection):
 def command(options: Options) -> None:
     """Move a label to a version, if its last evaluation meets every requirement.
 
-    Exit code 1 when it does not; the label then stays where it is.
+    Exit code 1 if it does not; the label is then not moved.
     """
     with options.connect() as client:
         decision = client.promote(options.name, options.version, options.label, options.require)
     if decision.requirements:
         rows = [(each.text, "yes" if each.holds else "no", each.reason) for each in decision.requirements]
-        print_table(f"{options.name}, version {options.version}", ("requirement", "holds", "why"), rows)
+        print_table(f"{options.name}, version {options.version}", ("requirement", "met", "reason"), rows)
     if not decision.promoted:
-        raise click.ClickException(f"the label {options.label!r} stays where it is")
+        raise click.ClickException(f"the label {options.label!r} was not moved")
     click.echo(f"{options.name}: {options.label} is version {options.version} now")

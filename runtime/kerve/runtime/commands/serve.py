@@ -54,7 +54,8 @@ class Options:
         help="Folder of <model>/<version>/model.onnx; may be given several times.", type=cli.EXISTING_FOLDER
     )
     model_control_mode: ControlMode = cli.option(
-        "none", help="none: load all models once; poll: follow the folders; explicit: load on request."
+        "none",
+        help="none: load all models once; poll: watch the folders for changes; explicit: load on request.",
     )
     repository_poll_secs: float = cli.option(
         15.0,
@@ -175,12 +176,16 @@ class Options:
             raise ValueError("--grpc-use-ssl-mutual needs --grpc-root-cert")
         if not encrypted and (self.grpc_server_cert or self.grpc_server_key):
             raise ValueError(
-                "--grpc-server-cert and --grpc-server-key need --grpc-use-ssl: it is not encrypted"
+                "--grpc-server-cert and --grpc-server-key need --grpc-use-ssl or --grpc-use-ssl-mutual"
             )
         if self.grpc_root_cert and not self.grpc_use_ssl_mutual:
-            raise ValueError("--grpc-root-cert needs --grpc-use-ssl-mutual: no client would be asked for one")
+            raise ValueError(
+                "--grpc-root-cert needs --grpc-use-ssl-mutual, which requires client certificates"
+            )
         if self.trace_endpoint is not None and self.trace_ratio is None:
-            raise ValueError("--trace-endpoint needs --trace-ratio; 0 traces what callers trace")
+            raise ValueError(
+                "--trace-endpoint needs --trace-ratio; with 0, only requests that callers trace are exported"
+            )
         initial_settings(self.trace_config)
         parse_device(self.device)
 
@@ -206,10 +211,10 @@ class Options:
 def command(options: Options) -> None:
     """Serve the models of one or more repositories over gRPC.
 
-    Prints one line with the address and the models when it is ready. On SIGTERM or SIGINT it refuses new
-    requests, finishes the accepted ones and ends with exit code 0, or 1 if --drain-timeout was too short; a
-    second signal ends it at once. SIGHUP scans the repositories again. A model that cannot be loaded is
-    logged and skipped; exit code 3 if no model is left and none can be added later.
+    Prints one line when it is ready, with the address and the models. On SIGTERM or SIGINT it refuses new
+    requests, finishes accepted ones and exits with code 0, or 1 if --drain-timeout was too short; a second
+    signal ends it at once. On SIGHUP it scans the repositories again. A model that cannot be loaded is logged
+    and skipped; exit code 3 if none is left and none can be added later.
     """
     logs = LogControl(options.log_format)
     logs.install()
@@ -263,7 +268,7 @@ def command(options: Options) -> None:
         supervisor.stopping()
         finished = server.drain(options.drain_timeout)
     if not finished:
-        click.echo(f"error: not all work was finished within {options.drain_timeout} s", err=True)
+        click.echo(f"error: requests were still running after {options.drain_timeout} s", err=True)
     if not finished or server.manager.loading:
         # A model that is still computing could crash the interpreter during its exit, and one that is still
         # loading would delay it.

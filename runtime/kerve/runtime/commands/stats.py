@@ -32,7 +32,7 @@ class Options(Connection):
 
 @cli.command(example="kerve stats digits")
 def command(options: Options) -> None:
-    """Show a server's statistics since its models were loaded; times are means per request."""
+    """Show the statistics of a server since its models were loaded; times are means per request."""
     with options.connect() as client:
         found = client.statistics(options.name)
     print_table(f"statistics of {options.address}", COLUMNS, [row(each) for each in found])

@@ -50,14 +50,14 @@ def refuse_unsupported(config: pb.ModelConfig, where: Path) -> None:
     """Raise ArtifactError if a configuration uses an unsupported feature."""
     for path in set_paths(config):
         if path in REFUSED:
-            raise ArtifactError(f"{where}: {path}: this server does not offer {REFUSED[path]}; remove it")
+            raise ArtifactError(f"{where}: {path}: this server does not support {REFUSED[path]}; remove it")
     if config.HasField("ensemble_scheduling"):
         refuse_of_ensemble(config, where)
     elif config.platform not in ("", PLATFORM) or config.backend not in ("", BACKEND):
         raise ArtifactError(
             f"{where}: expected platform {PLATFORM!r} or backend {BACKEND!r}, "
             f"got {config.platform or config.backend!r}; this server runs ONNX models, "
-            f"and chains of them with platform {ENSEMBLE!r} and ensemble_scheduling"
+            f"and ensembles of them with platform {ENSEMBLE!r} and ensemble_scheduling"
         )
     if Path(config.default_model_filename).name != config.default_model_filename:
         raise ArtifactError(
@@ -74,9 +74,7 @@ def refuse_of_ensemble(config: pb.ModelConfig, where: Path) -> None:
             f"got {config.backend or config.platform!r}"
         )
     if config.instance_group:
-        raise ArtifactError(
-            f"{where}: instance_group: an ensemble computes nothing itself; set it in its members"
-        )
+        raise ArtifactError(f"{where}: instance_group: an ensemble has no instances; set it in its members")
 
 
 def settle(
@@ -105,7 +103,9 @@ def settle(
         inputs = [*declared(known, config.input, "input", batched=batched, folder=folder)]
     inputs += undeclared(signature.inputs, inputs, fed(config))
     if left := {spec.name for spec in signature.inputs} - {spec.name for spec in inputs}:
-        raise ArtifactError(f"{folder}: the configuration leaves out the graph's input {sorted(left)[0]!r}")
+        raise ArtifactError(
+            f"{folder}: the configuration does not declare the graph's input {sorted(left)[0]!r}"
+        )
     outputs = list(signature.outputs)
     if config.output:
         outputs = [*declared(signature.outputs, config.output, "output", batched=batched, folder=folder)]
@@ -169,7 +169,7 @@ def declared(
                 f"{folder}: {kind} {spec.name!r}: the configuration declares "
                 f"{pb.DataType.Name(tensor.data_type)} {show_shape(shape)}, the graph has "
                 f"{pb.DataType.Name(data_type(spec.datatype))} {show_shape(spec.shape)}"
-                + (" with the batch as axis 0, which dims leave out" if batched else "")
+                + ("; axis 0 is the batch, which dims must not include" if batched else "")
             )
         narrow = tuple(size if size is not None else own for size, own in zip(shape, spec.shape, strict=True))
         if isinstance(tensor, pb.ModelOutput):

@@ -27,8 +27,8 @@ class Reshapes:
             seen, own = list(tensor.dims), list(tensor.reshape.shape)
             if [*counts(seen)] != [*counts(own)]:
                 raise ArtifactError(
-                    f"{folder}: {tensor.name!r}: reshape: expected as many elements and free dimensions "
-                    f"between them as in dims {seen}, got {own}"
+                    f"{folder}: {tensor.name!r}: reshape: expected the free dimensions of dims {seen}, with "
+                    f"equal numbers of elements before, between and after them; got {own}"
                 )
             self._axes[tensor.name] = (seen, own)
 

@@ -56,19 +56,19 @@ class OwnKey(NamedTuple):
 
 
 OWN_KEYS: Mapping[str, OwnKey] = {
-    "batch_buckets": OwnKey(list, "Sizes to which batches are padded, and at which a version is warmed up."),
-    "labels": OwnKey(dict, "Names for versions; clients use a label in place of a version."),
-    "cuda": OwnKey(dict, "Options for models on a GPU; see the table below."),
-    "threads": OwnKey(int, "CPU threads of each instance; 0: chosen by the server."),
+    "batch_buckets": OwnKey(list, "Sizes to which batches are padded; a version is warmed up with each."),
+    "labels": OwnKey(dict, "Names for versions; clients can request a label instead of a version."),
+    "cuda": OwnKey(dict, "How the model uses a GPU; see the options in the table below."),
+    "threads": OwnKey(int, "CPU threads of each instance; 0: the server decides."),
     "shrink_memory": OwnKey(
         bool,
-        "Whether the memory of a run is freed after it; costs time, and is meant for rare large batches.",
+        "Whether memory is released after each run; slower, useful if large batches are rare.",
     ),
     "memory_limit": OwnKey(
         int,
-        "Bytes that the model may take on the CPU: weights, also as packed by ONNX Runtime, and memory of "
-        "the runs of its instances; 0: no limit. A version that takes more after warm-up is not served; a "
-        "request that would take more is refused.",
+        "Maximum bytes of CPU memory of the model: weights, their packed copies, and what the runs of its "
+        "instances need; 0: no limit. A version that needs more after warm-up is not served; a request that "
+        "would need more is refused.",
     ),
 }
 
@@ -141,7 +141,7 @@ def parse_table(file: Path, table: dict[str, Any]) -> pb.ModelConfig:
         return json_format.ParseDict(table, pb.ModelConfig())
     except NOT_A_CONFIG as error:
         raise ArtifactError(
-            f"{file}: {error}; it takes the fields of Triton's ModelConfig and {', '.join(OWN_KEYS)}"
+            f"{file}: {error}; expected fields of Triton's ModelConfig or {', '.join(OWN_KEYS)}"
         ) from error
 
 
@@ -150,12 +150,10 @@ def parse_json(override: str) -> pb.ModelConfig:
     try:
         given = json.loads(override)
         if not isinstance(given, dict):
-            raise TypeError(f"it holds {given!r}")
+            raise TypeError(f"expected an object, got {given!r}")
         return json_format.ParseDict(given, pb.ModelConfig())
     except NOT_A_CONFIG as error:
-        raise InvalidArgumentError(
-            f"parameter 'config': expected a ModelConfig as JSON, got something else: {error}"
-        ) from error
+        raise InvalidArgumentError(f"parameter 'config': expected a ModelConfig as JSON: {error}") from error
 
 
 def is_label(text: str) -> bool:
@@ -169,10 +167,10 @@ def checked(file: Path, own: Mapping[str, Any], max_rows: int) -> dict[str, Any]
         if type(value) is not OWN_KEYS[key].kind:  # isinstance would accept True as an int
             raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].kind.__name__}, got {value!r}")
     for label, version in own.get("labels", {}).items():
-        if not is_label(label) or not isinstance(version, int):
+        if not is_label(label) or type(version) is not int:
             raise ArtifactError(
-                f"{file}: labels: expected names, not numbers, with a version each; got {label!r} "
-                f"= {version!r}"
+                f"{file}: labels: expected a name that is not a number and a version number, as stable = 3; "
+                f"got {label!r} = {version!r}"
             )
     buckets = own.get("batch_buckets", [])
     if not all(type(size) is int and size > 0 for size in buckets):

@@ -16,11 +16,11 @@ BATCHING: Mapping[str, tuple[tuple[str, ...] | None, str]] = {
     "batch_timeout_micros": (("dynamic_batching", "max_queue_delay_microseconds"), ""),
     "allowed_batch_sizes": (("batch_buckets",), ""),
     "max_enqueued_batches": (None, "queues are bounded in requests: see --max-queue-size"),
-    "num_batch_threads": (None, "instances compute: see instance_group, and threads for each of them"),
-    "thread_pool_name": (None, "every model has threads of its own"),
+    "num_batch_threads": (None, "see instance_group, and threads of each instance"),
+    "thread_pool_name": (None, "every model has its own threads"),
     "pad_variable_length_inputs": (None, "inputs are padded along the batch only"),
-    "enable_large_batch_splitting": (None, "a request of more rows than max_batch_size is always split"),
-    "max_execution_batch_size": (None, "set max_batch_size to it: requests may be larger"),
+    "enable_large_batch_splitting": (None, "requests of more rows than max_batch_size are always split"),
+    "max_execution_batch_size": (None, "set max_batch_size to this value; larger requests are split"),
 }
 
 
@@ -29,7 +29,7 @@ def convert_batching(message: Message) -> tuple[dict[str, Any], list[str]]:
     table: dict[str, Any] = {}
     left_out = []
     for name, given in message.items():
-        path, reason = BATCHING.get(name, (None, "this field is not known here"))
+        path, reason = BATCHING.get(name, (None, "unknown field"))
         if path is None:
             left_out.append(f"{name}: {reason}")
             continue
@@ -47,9 +47,9 @@ def convert_models(message: Message) -> tuple[dict[str, dict[str, Any]], list[st
     """
     tables: dict[str, dict[str, Any]] = {}
     repositories: list[str] = []
-    left_out = [f"{name}: this field is not known here" for name in message if name != "model_config_list"]
+    left_out = [f"{name}: unknown field" for name in message if name != "model_config_list"]
     for model_list in submessages(message, "model_config_list"):
-        left_out += [f"model_config_list.{name}: unknown here" for name in model_list if name != "config"]
+        left_out += [f"model_config_list.{name}: unknown field" for name in model_list if name != "config"]
         for model in submessages(model_list, "config"):
             name, base = str(last(model, "name", "")), PurePosixPath(str(last(model, "base_path", "")))
             if not name:
@@ -59,10 +59,10 @@ def convert_models(message: Message) -> tuple[dict[str, dict[str, Any]], list[st
                 if field in MODEL:
                     tables[name] |= MODEL[field](given, name, left_out)
                 elif field not in ("name", "base_path"):
-                    left_out.append(f"{name}: {field}: this field is not known here")
+                    left_out.append(f"{name}: {field}: unknown field")
             if base.name != name:
                 left_out.append(
-                    f"{name}: base_path: {base} must be called {name} in its repository; rename or link it"
+                    f"{name}: base_path: {base} must be named {name} in its repository; rename or link it"
                 )
             if (repository := str(base.parent)) not in repositories:
                 repositories.append(repository)
@@ -71,16 +71,18 @@ def convert_models(message: Message) -> tuple[dict[str, dict[str, Any]], list[st
 
 def convert_monitoring(message: Message) -> list[str]:
     """Return the fields that cannot be converted; others need no setting: metrics are always at /metrics."""
-    left_out = [f"{name}: this field is not known here" for name in message if name != "prometheus_config"]
+    left_out = [f"{name}: unknown field" for name in message if name != "prometheus_config"]
     for prometheus in submessages(message, "prometheus_config"):
         for name in prometheus:
             value = last(prometheus, name, None)
             if name == "path" and value != "/metrics":
                 left_out.append(f"prometheus_config.path: {value}: metrics are at /metrics here")
             elif name == "enable" and value is False:
-                left_out.append("prometheus_config.enable: metrics are always there; --http-port 0 for none")
+                left_out.append(
+                    "prometheus_config.enable: metrics are always enabled; --http-port 0 disables HTTP"
+                )
             elif name not in ("path", "enable"):
-                left_out.append(f"prometheus_config.{name}: this field is not known here")
+                left_out.append(f"prometheus_config.{name}: unknown field")
     return left_out
 
 
@@ -101,11 +103,11 @@ def version_policy(given: list[Value], name: str, left_out: list[str]) -> dict[s
         chosen = message_of(choice, inner[-1])
         known = {field: values for field, values in chosen.items() if field == fields.get(choice)}
         left_out += [
-            f"{name}: model_version_policy.{choice}.{field}: this field is not known here"
+            f"{name}: model_version_policy.{choice}.{field}: unknown field"
             for field in chosen.keys() - known.keys()
         ]
         if choice not in ("all", "latest", "specific"):
-            left_out.append(f"{name}: model_version_policy.{choice}: this field is not known here")
+            left_out.append(f"{name}: model_version_policy.{choice}: unknown field")
             continue
         policy[choice] = {
             field: values if field == "versions" else values[-1] for field, values in known.items()

@@ -22,7 +22,7 @@ def read(text: str) -> Message:
     try:
         found = fields(tokenizer, "")
     except (text_format.ParseError, RecursionError) as error:
-        raise InvalidArgumentError(f"expected protobuf's text format, got something else: {error}") from error
+        raise InvalidArgumentError(f"expected protobuf's text format: {error}") from error
     return found
 
 

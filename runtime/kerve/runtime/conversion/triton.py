@@ -26,7 +26,7 @@ def convert_model(text: str) -> tuple[dict[str, Any], list[str]]:
     for path in dict.fromkeys(set_paths(config)):
         if path in REFUSED:
             clear(config, path)
-            left_out.append(f"{path}: this server does not offer {REFUSED[path]}")
+            left_out.append(f"{path}: this server does not support {REFUSED[path]}")
     for field, own in (("platform", (PLATFORM, ENSEMBLE)), ("backend", (BACKEND,))):
         if (given := getattr(config, field)) not in ("", *own):
             config.ClearField(field)  # type: ignore[arg-type]  # the stub takes literals only

@@ -131,7 +131,7 @@ def tensors_of(source: Source, signature: Signature, *, labelled: bool) -> list[
         inputs = ", ".join(spec.name for spec in signature.inputs)
         raise DataError(
             f"{source.path}: unexpected column {unknown[0]!r}; expected the inputs {inputs}"
-            f"{alone(signature)}, the labels {', '.join(outputs)} (or `{LABELS}`), and perhaps {WEIGHTS}"
+            f"{alone(signature)}, the labels {', '.join(outputs)} (or `{LABELS}`), and optionally {WEIGHTS}"
         )
     return tensors
 

@@ -28,7 +28,7 @@ class CsvFile:
         if not header or not all(self.columns):
             raise DataError(f"{path}: expected a header that names every column in the first line")
         if twice := {name for name in self.columns if self.columns.count(name) > 1}:
-            raise DataError(f"{path}: the header names {', '.join(sorted(twice))} twice")
+            raise DataError(f"{path}: duplicate columns in the header: {', '.join(sorted(twice))}")
 
     def blocks(self, columns: Collection[str]) -> Iterator[Block]:
         """Yield the rows of some columns, as text."""

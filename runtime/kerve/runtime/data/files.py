@@ -65,7 +65,7 @@ def files_in(paths: Sequence[Path]) -> list[Path]:
             and not any(name.startswith((".", "_")) for name in file.relative_to(path).parts)
         )
         if not inside:
-            raise DataError(f"{path} holds no file of rows; expected one of *{', *'.join(NAMES)}")
+            raise DataError(f"{path} contains no data files; expected one of *{', *'.join(NAMES)}")
         files += inside
     return files
 

@@ -64,7 +64,7 @@ def pixels(path: Path, values: Array, picture: Picture, where: Callable[[int], s
         if image.shape != images[0].shape:
             raise DataError(
                 f"{where(row)}: expected an image of {size(images[0].shape[1::-1])}, as the rows before it, "
-                f"got {size(image.shape[1::-1])}; bring all to one size"
+                f"got {size(image.shape[1::-1])}; resize all to one size"
             )
     stacked = np.stack(images)
     if picture.axis is None:

@@ -30,11 +30,13 @@ class Stored:
         try:
             self.shape, self._column_major, self.dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{self._where}: expected a plain array of NumPy, got {error}") from error
+            raise DataError(
+                f"{self._where}: expected a NumPy array without Python objects: {error}"
+            ) from error
         if self.dtype.hasobject:
             raise DataError(
-                f"{path} holds something else than plain arrays: {name!r} holds Python objects, which are "
-                "not opened; write numbers, or text as numpy.str_"
+                f"{self._where} contains Python objects, which are not loaded; write numbers, or text as "
+                "numpy.str_"
             )
         self.shape = self.shape or (1,)
 
@@ -51,7 +53,7 @@ class Stored:
             part = self._some(min(wanted - len(contents), BLOCK_BYTES))
             if not part:
                 raise DataError(
-                    f"{self._where}: the file ends before its {self.shape[0]} rows; write it again"
+                    f"{self._where}: the file is truncated, expected {self.shape[0]} rows; write it again"
                 )
             contents += part
         array = np.frombuffer(contents, self.dtype).reshape(rows, *self.shape[1:])

@@ -25,7 +25,7 @@ class ParquetFile:
         with self._open() as file:
             self.columns = tuple(file.schema_arrow.names)
             if twice := {name for name in self.columns if self.columns.count(name) > 1}:
-                raise DataError(f"{path}: the schema names {', '.join(sorted(twice))} twice")
+                raise DataError(f"{path}: duplicate columns in the schema: {', '.join(sorted(twice))}")
             every = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         self._groups = range(len(every)) if groups is None else groups
         #: Rows and bytes of each row group of the file.
@@ -99,7 +99,7 @@ class ParquetFile:
         if (ragged := np.flatnonzero(lengths != lengths[0])).size:
             raise DataError(
                 f"{self.path}: row {first + ragged[0]}, column {column!r}: expected {lengths[0]} values, as "
-                f"row {first} has, got {lengths[ragged[0]]}; lists of a column are of one length"
+                f"row {first} has, got {lengths[ragged[0]]}; all lists of a column must have the same length"
             )
         inner = values.flatten()
         if inner.null_count:

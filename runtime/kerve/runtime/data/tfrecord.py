@@ -37,7 +37,7 @@ class TfRecordFile:
         self._crc = needs("google_crc32c", path, "TFRecord").value
         first = next(self._examples(), None)
         if first is None:
-            raise DataError(f"{path} holds no record")
+            raise DataError(f"{path} contains no record")
         self.columns = tuple(sorted(first.features.feature))
 
     def blocks(self, columns: Collection[str]) -> Iterator[Block]:
@@ -98,7 +98,7 @@ class TfRecordFile:
         contents = stream.read(length) if length < MOST_RECORD_BYTES else b""
         foot = stream.read(FOOT.size)
         if len(contents) != length or len(foot) != FOOT.size:
-            raise DataError(f"{where}: expected a record of {length} bytes, but the file ends before")
+            raise DataError(f"{where}: the file is truncated, expected a record of {length} bytes")
         if FOOT.unpack(foot)[0] != self._masked(contents):
             raise DataError(f"{where}: the checksum of the record is wrong; the file is damaged")
         return contents

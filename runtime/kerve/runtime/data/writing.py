@@ -91,8 +91,8 @@ class Spool:
         block = fixed(name, array) if array.dtype == object else array
         if self._blocks and block.shape[1:] != self._shape[1:]:
             raise DataError(
-                f"output {name!r}: rows of {list(block.shape[1:])} cannot follow rows of "
-                f"{list(self._shape[1:])} in one array; write .parquet"
+                f"output {name!r}: an array cannot contain rows of different shapes, "
+                f"{list(self._shape[1:])} and {list(block.shape[1:])}; write .parquet"
             )
         self._dtype = block.dtype if self._dtype is None else np.promote_types(self._dtype, block.dtype)
         self._shape = block.shape
@@ -121,7 +121,7 @@ class Spool:
 def fixed(name: str, texts: Array) -> Array:
     """Return texts of fixed width, padded with zeros; raises DataError for one that ends with a zero."""
     if any(text.endswith(b"\0") for text in texts.flat):
-        raise DataError(f"output {name!r}: NumPy keeps no zeros at the end of bytes; write .parquet")
+        raise DataError(f"output {name!r}: NumPy drops zero bytes at the end of text; write .parquet")
     return texts.astype("S")
 
 
@@ -183,7 +183,7 @@ class CsvWriter:
             self._writer.writerow(header)
             self._header = header
         elif header != self._header:
-            raise DataError("rows of different sizes cannot follow one another in CSV; write .parquet")
+            raise DataError("CSV cannot contain rows of different sizes; write .parquet")
         flat = [array.reshape(len(array), -1) for array in rows.values()]
         for row in zip(*flat, strict=True):
             self._writer.writerow([csv_value(value) for part in row for value in part.tolist()])
@@ -197,7 +197,7 @@ def as_rows(outputs: Mapping[str, Array]) -> dict[str, Array]:
     rows = {name: array if array.ndim else array.reshape(1) for name, array in outputs.items()}
     if len({len(array) for array in rows.values()}) > 1:
         counts = ", ".join(f"{name} has {len(array)}" for name, array in rows.items())
-        raise DataError(f"a table has as many rows in each column, and of the outputs {counts}; write .npz")
+        raise DataError(f"the columns of a table need the same number of rows, but {counts}; write .npz")
     return rows
 
 

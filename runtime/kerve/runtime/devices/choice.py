@@ -17,7 +17,7 @@ INSTALL = {
     "it brings CUDA's libraries",
     "tensorrt": "install kerve[serve-gpu] in an environment without the package onnxruntime, and TensorRT",
 }
-ACCEPT = "--device cpu serves on the CPU"
+ACCEPT = "use --device cpu to serve on the CPU"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Devices:
         return ", ".join(each.show() for each in self.devices)
 
 
-ON_CPU = Devices((CPU,), "asked for")
+ON_CPU = Devices((CPU,), "selected by --device")
 
 
 def choose_devices(requested: DeviceRequest) -> Devices:
@@ -55,7 +55,7 @@ def choose_devices(requested: DeviceRequest) -> Devices:
     except DriverError as error:
         return Devices((CPU,), str(error))
     if not answering:
-        return Devices((CPU,), "the NVIDIA driver sees no device")
+        return Devices((CPU,), "the NVIDIA driver finds no device")
     return on_gpus("cuda", None)
 
 
@@ -66,17 +66,17 @@ def on_gpus(kind: Kind, index: int | None) -> Devices:
         raise UnavailableError(f"{option}: {built_for()} has no provider for it; {INSTALL[kind]}; {ACCEPT}")
     if missing := [each for each in libraries(kind) if each.problem]:
         raise UnavailableError(
-            f"{option}: {built_for()} cannot load its provider, since these libraries are missing:\n"
+            f"{option}: {built_for()} cannot load its provider, because these libraries are missing:\n"
             f"{show_missing(missing)}\n{ACCEPT}"
         )
     try:
         gpus = driver().gpus()
     except DriverError as error:
-        raise UnavailableError(f"{option}: no device answers: {error}; {ACCEPT}") from error
+        raise UnavailableError(f"{option}: no device is available: {error}; {ACCEPT}") from error
     chosen = tuple(gpu for gpu in gpus if index in (None, gpu.index))
     if not chosen:
         raise UnavailableError(f"{option}: there are {len(gpus)} devices, numbered from 0; {ACCEPT}")
-    return Devices(tuple(Device(kind, gpu.index, gpu.name) for gpu in chosen), "a device answers")
+    return Devices(tuple(Device(kind, gpu.index, gpu.name) for gpu in chosen), "a GPU is available")
 
 
 def show_missing(missing: list[Library]) -> str:

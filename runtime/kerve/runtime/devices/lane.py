@@ -121,7 +121,9 @@ class Lane:
                 if bound.proven:
                     return None
                 self._drop(key)
-                log.info("%s for %s fails: %s", "a graph" if graph else "a binding", dict(key), error)
+                log.info(
+                    "%s for %s failed: %s", "a CUDA graph" if graph else "an I/O binding", dict(key), error
+                )
                 continue
             self._keep(key, bound)
             arrays = {tensor.name: tensor.array for tensor in bound.outputs}

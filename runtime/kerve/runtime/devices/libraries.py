@@ -37,7 +37,7 @@ PACKAGES = {"nvidia": "*/lib", "tensorrt_libs": "."}
 CUDA_PACKAGES = "kerve[serve-gpu], or CUDA's own installation"
 # The source of a library, by the prefix of its name.
 SOURCES = {
-    "libcuda.": "the NVIDIA driver of the machine; a container is given it by the NVIDIA Container Toolkit",
+    "libcuda.": "the NVIDIA driver of the machine; in a container, the NVIDIA Container Toolkit provides it",
     "libcu": CUDA_PACKAGES,
     "libnvrtc": CUDA_PACKAGES,
     "libnvinfer": "NVIDIA TensorRT 10",

@@ -31,17 +31,19 @@ class CudaOptions:
     """
 
     # Convolutions of Keras models are channels_last, which tensor cores prefer.
-    prefer_nhwc: bool = option(True, "Compute convolutions in the order NHWC.")
+    prefer_nhwc: bool = option(True, "Compute convolutions in NHWC layout.")
     # A float32 model was verified in float32: TF32 only has ten bits of mantissa, like float16.
     use_tf32: bool = option(
-        False, "Round the operands of float32 products to TF32; golden data is then compared as for float16."
+        False,
+        "Round the operands of float32 products to TF32; golden data is then compared with the tolerance of "
+        "float16.",
     )
     # EXHAUSTIVE benchmarks every algorithm for every shape, which slows down startup too much.
     cudnn_conv_algo_search: str = option(
-        "HEURISTIC", "How cuDNN chooses an algorithm.", "HEURISTIC", "EXHAUSTIVE", "DEFAULT"
+        "HEURISTIC", "How cuDNN selects an algorithm.", "HEURISTIC", "EXHAUSTIVE", "DEFAULT"
     )
-    gpu_mem_limit: int = option(0, "Largest size of each instance's arena in bytes; 0: no limit.")
-    # Powers of two would reserve up to twice what is used, beside other models.
+    gpu_mem_limit: int = option(0, "Maximum bytes of each instance's arena; 0: the device's memory.")
+    # Powers of two would reserve up to twice the memory used, which other models need.
     arena_extend_strategy: str = option(
         "kSameAsRequested", "How the arena grows.", "kSameAsRequested", "kNextPowerOfTwo"
     )
@@ -70,7 +72,7 @@ def cuda_options(file: Path, table: Mapping[str, Any]) -> CudaOptions:
     known = {each.name: each for each in fields(CudaOptions)}
     for key, value in table.items():
         if key not in known:
-            raise ArtifactError(f"{file}: cuda: no option is called {key!r}; expected {', '.join(known)}")
+            raise ArtifactError(f"{file}: cuda: unknown option {key!r}; expected {', '.join(known)}")
         default, choices = known[key].default, known[key].metadata["choices"]
         assert default is not MISSING
         if type(value) is not type(default) or (choices and value not in choices):

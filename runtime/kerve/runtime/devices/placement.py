@@ -76,7 +76,7 @@ def devices_of(group: pb.ModelInstanceGroup, devices: Devices, folder: Path) -> 
         return devices.devices
     if not gpus:
         raise ArtifactError(
-            f"{where}, but no GPU is served here; use KIND_CPU or KIND_AUTO, or start the server with "
+            f"{where}, but this server uses no GPU; use KIND_CPU or KIND_AUTO, or start the server with "
             f"--device cuda (it computes on the CPU: {devices.why})"
         )
     if absent := [index for index in group.gpus if index not in gpus]:

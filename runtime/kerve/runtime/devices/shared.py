@@ -14,10 +14,18 @@ from kerve.runtime.devices.locks import DEVICE_LOCK
 from kerve.runtime.devices.memory import CudaStream
 from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
 
-__all__ = ["CudaMapping", "CudaRegion"]
+__all__ = ["CudaMapping", "CudaRegion", "is_supported"]
 
 # cuIpcOpenMemHandle: enable access from peer devices when needed.
 LAZY_PEER_ACCESS = 1
+
+
+def is_supported() -> bool:
+    """Return whether regions can be registered: a CUDA device is available."""
+    try:
+        return driver().number("cuDeviceGetCount") > 0
+    except DriverError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,8 @@ class CudaRegion:
             devices = found.number("cuDeviceGetCount")
         except DriverError as error:
             raise UnimplementedError(
-                f"this server does not offer CUDA shared memory ({error}); use system shared memory, or send "
-                "the tensors' contents in the request"
+                f"this server does not support CUDA shared memory ({error}); use system shared memory, or "
+                "send the tensors' contents in the request"
             ) from error
         if len(self.raw_handle) != ctypes.sizeof(IpcHandle):
             raise self.wrong(
@@ -51,8 +59,8 @@ class CudaRegion:
             return CudaMapping(found, self)
         except DriverError as error:
             raise self.wrong(
-                f"the handle cannot be opened on device {self.device_id}: {error}; it has to be another "
-                "process's on this machine, that has not freed it"
+                f"the handle cannot be opened on device {self.device_id}: {error}; expected the "
+                "handle of memory that another process on this machine has not freed"
             ) from error
 
     def wrong(self, what: str) -> InvalidArgumentError:
@@ -117,5 +125,5 @@ class CudaMapping:
                 self._stream.wait()
         except DriverError as error:
             raise self._region.wrong(
-                f"it cannot be reached any more: {error}; unregister it, and register what there is now"
+                f"it is no longer accessible: {error}; unregister it, and register current memory"
             ) from error

@@ -155,7 +155,7 @@ class Engine:
             try:
                 return self._session(self._compiled, {})
             except ArtifactError as error:  # it is for another device or TensorRT version
-                log.info("%s is of no use here, another engine is built: %s", self._compiled, error)
+                log.info("%s cannot be used here, building another engine: %s", self._compiled, error)
                 self._run_builder(profile)
         return self._session(self.model_file, profile)
 
@@ -210,7 +210,7 @@ class TensorRtSession(LaneSession):
                 return
             self._engine, self.engine = engine, "ready"
             self.hardware = engine.hardware
-            log.info("%s is computed by TensorRT from now on", self._file)
+            log.info("%s now runs on TensorRT", self._file)
             if self._closing.is_set():
                 engine.close()
 

@@ -83,7 +83,7 @@ def connected(ray: Any, where: str | None) -> Iterator[Any]:
     try:
         yield ray
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"the cluster could not do the work: {error}") from error
+        raise ClusterError(f"the job on the cluster failed: {error}") from error
     finally:
         ray.shutdown()
 
@@ -131,7 +131,7 @@ def spread(ray: Any, task: Task, parts: Sequence[Part]) -> Iterator[Any]:
     for row in found.iter_rows():
         number, last, result = pickle.loads(row["found"])  # noqa: S301  our own workers wrote it
         if number != part.number:
-            raise InternalError(f"the cluster answered part {number} where part {part.number} was next")
+            raise InternalError(f"the cluster returned part {number} instead of part {part.number}")
         if isinstance(result, Exception):
             raise result
         if last:
@@ -139,7 +139,7 @@ def spread(ray: Any, task: Task, parts: Sequence[Part]) -> Iterator[Any]:
         else:
             yield result
     if part.number != len(parts):
-        raise InternalError(f"the cluster answered {part.number} of {len(parts)} parts")
+        raise InternalError(f"the cluster returned {part.number} of {len(parts)} parts")
 
 
 class Worker:

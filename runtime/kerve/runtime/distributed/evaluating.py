@@ -254,4 +254,4 @@ class Merger:
                 )
             )
         except OSError as error:  # a repository may be read-only
-            log.warning("the evaluation is not kept: %s", error)
+            log.warning("the evaluation cannot be saved: %s", error)

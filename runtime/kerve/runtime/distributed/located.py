@@ -42,7 +42,7 @@ def computing(located: Located) -> Evaluable:
     model = load(artifact, threads=1, settings=settings)
     if not model.signature.batched:
         raise InvalidArgumentError(
-            f"model {located.name!r} computes its rows as a whole, which workers cannot share; "
+            f"model {located.name!r} has no batch dimension, so its rows cannot be distributed; "
             "use it without --engine ray"
         )
     return Evaluable(model, at_once, settings.config.max_batch_size or COMPUTED_ROWS)

@@ -133,4 +133,4 @@ def predict(ray: Any, version: Located, parts: Sequence[Part], folder: Path) -> 
 def check_folder(folder: Path) -> None:
     """Raise DataError unless a folder can take the outputs."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is not empty; give a folder that is empty, or that there is not yet")
+        raise DataError(f"{folder} is not empty; expected an empty or new folder")

@@ -77,13 +77,13 @@ def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], wher
         for spec in member.signature.inputs:
             if not spec.optional and spec.name not in step.inputs:
                 raise ArtifactError(
-                    f"{where}: step {step.model!r}: input_map leaves out the model's input {spec.name!r}"
+                    f"{where}: step {step.model!r}: input_map lacks the model's input {spec.name!r}"
                 )
     inputs = [tensor.name for tensor in config.input] or [
         tensor for tensor in in_order(steps, "inputs") if tensor not in scheme.produced
     ]
     if not inputs:
-        raise ArtifactError(f"{where}: the ensemble takes no input: every step waits for another")
+        raise ArtifactError(f"{where}: the ensemble has no input: every step depends on another")
     outputs = declared_outputs(config, sources, batched=rows > 0, where=where) or [
         as_own(sources[tensor].spec, tensor, batched=rows > 0)
         for tensor in in_order(steps, "outputs")
@@ -178,7 +178,7 @@ def check_name(name: str, known: Mapping[str, TensorSpec], kind: str, step: Step
     """Raise ArtifactError if the model has no such tensor."""
     if name not in known:
         raise ArtifactError(
-            f"{where}: step {step.model!r}: {kind}_map names {kind} {name!r}, which the model has not; "
+            f"{where}: step {step.model!r}: {kind}_map names {kind} {name!r}, which the model does not have; "
             f"it has: {shown(known)}"
         )
 

@@ -158,7 +158,7 @@ class Run:
         except InvalidArgumentError as error:
             self.batch.fail(error.code, self._within(error))
         except Exception:
-            self.batch.fail(Code.INTERNAL, "the ensemble's answer cannot be sent; see the server's log")
+            self.batch.fail(Code.INTERNAL, "the ensemble's response cannot be sent; see the server's log")
             raise
 
     def _request_step(self, step: BoundStep) -> None:

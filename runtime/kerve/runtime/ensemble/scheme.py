@@ -64,8 +64,8 @@ def read_scheme(config: pb.ModelConfig, where: Path) -> Scheme:
     for output in config.output:
         if output.name not in scheme.produced | {tensor.name for tensor in config.input}:
             raise ArtifactError(
-                f"{where}: output {output.name!r}: no step gives it; "
-                f"the steps give: {shown(sorted(scheme.produced))}"
+                f"{where}: output {output.name!r}: no step produces it; "
+                f"the steps produce: {shown(sorted(scheme.produced))}"
             )
     return scheme
 
@@ -106,7 +106,7 @@ def check_flow(scheme: Scheme, inputs: Sequence[str], where: Path) -> None:
                     )
         for name in inputs:
             if name not in scheme.consumed:
-                raise ArtifactError(f"{where}: input {name!r}: no step takes it; remove it")
+                raise ArtifactError(f"{where}: input {name!r}: no step uses it; remove it")
     check_order(scheme, where)
 
 

@@ -44,7 +44,7 @@ class Metrics:
                 "" if manifest is None else "; ".join(each for each in manifest.warnings if "evaluat" in each)
             )
             raise InvalidArgumentError(
-                f"version {artifact.path.name} of {artifact.name!r} has no loss or metrics to evaluate by"
+                f"version {artifact.path.name} of {artifact.name!r} has no loss or metrics"
                 + (f" ({why})" if why else "")
                 + "; compile it with --loss and --metric"
             )
@@ -70,7 +70,7 @@ class Metrics:
         for name in wanted:
             if name not in self.names:
                 raise InvalidArgumentError(
-                    f"metric {name!r} is not known of version {version}; it has: {', '.join(self.names)}"
+                    f"metric {name!r} does not exist in version {version}; it has: {', '.join(self.names)}"
                 )
 
     @property

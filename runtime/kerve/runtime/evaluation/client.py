@@ -89,7 +89,7 @@ class Compared:
 
     def _repr_html_(self) -> str:
         differences = (
-            captioned(f"version {each.version} beside version {each.baseline}", differences_table(each))
+            captioned(f"version {each.version} vs. version {each.baseline}", differences_table(each))
             for each in self.differences
         )
         return captioned(f"evaluation of {self.results[0].model}", results_table(self.results), *differences)
@@ -236,7 +236,7 @@ def batches(
         )
     if y is not None or sample_weight is not None:
         raise InvalidArgumentError(
-            "labels and weights come with each batch where x is a generator or dataset"
+            "if x is a generator or dataset, labels and weights must be in its batches"
         )
     for batch in x:
         if isinstance(batch, Mapping):
@@ -258,7 +258,7 @@ def named(signature: Signature, x: Data, y: Data | None, sample_weight: Data | N
         arrays |= {spec.name: array for spec, array in zip(signature.inputs, x, strict=True)}
     else:
         names = ", ".join(spec.name for spec in signature.inputs)
-        raise InvalidArgumentError(f"the model takes several inputs, give a dict of: {names}")
+        raise InvalidArgumentError(f"the model has several inputs; pass a dict of: {names}")
     outputs = [spec.name for spec in signature.outputs]
     only = outputs[0] if len(outputs) == 1 else None
     arrays |= spread(y, only or LABELS, outputs, "")

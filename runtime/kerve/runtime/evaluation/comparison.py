@@ -98,8 +98,8 @@ class Comparison:
             ours, theirs = version[output], baseline[other]
             if ours.metric != theirs.metric:
                 raise InvalidArgumentError(
-                    f"expected versions that are scored alike, got {theirs.metric} for output {other!r} of "
-                    f"one and {ours.metric} for {output!r} of the other; evaluate each by itself"
+                    f"expected versions with the same metric, got {theirs.metric} for output {other!r} of "
+                    f"one and {ours.metric} for {output!r} of the other; evaluate them separately"
                 )
             if ours.choices is not None and theirs.choices is not None:
                 same = ours.choices == theirs.choices
@@ -150,7 +150,7 @@ def paired(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
     if not common:
         raise InvalidArgumentError(
             f"expected versions with an output in common, got {', '.join(theirs)} of one and "
-            f"{', '.join(ours)} of the other; evaluate each by itself"
+            f"{', '.join(ours)} of the other; evaluate them separately"
         )
     return common
 

@@ -76,7 +76,7 @@ class DeferredComputation:
         if not version.defer(compute):
             self.cancel()
             raise UnavailableError(
-                f"version {version.model.artifact.path.name} is shutting down here; evaluate again later"
+                f"version {version.model.artifact.path.name} is being unloaded; evaluate again later"
             )
         return future
 

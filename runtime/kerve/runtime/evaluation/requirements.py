@@ -65,7 +65,7 @@ def parse(text: str) -> Requirement:
     if match is None:
         raise InvalidArgumentError(
             f"requirement {text!r}: expected METRIC, one of {', '.join(COMPARISONS)}, and a number, METRIC "
-            "or LABEL.METRIC, perhaps * + or - another; such as 'loss <= stable.loss * 1.01'"
+            "or LABEL.METRIC, optionally * + or - another; such as 'loss <= stable.loss * 1.01'"
         )
     metric, comparison, left, arithmetic, right = match.groups()
     return Requirement(text, metric, comparison, left, arithmetic or "", right or "")

@@ -84,7 +84,7 @@ def _expected(signature: Signature, targets: Collection[Evaluation.Target]) -> s
     inputs = ", ".join(spec.name for spec in signature.inputs)
     labels = ", ".join(target.output for target in targets)
     alone = f" (or {LABELS})" if len(targets) == 1 else ""
-    return f"expected the inputs {inputs}, the labels {labels}{alone}, and perhaps {WEIGHTS}"
+    return f"expected the inputs {inputs}, the labels {labels}{alone}, and optionally {WEIGHTS}"
 
 
 def _labels(name: str, array: Array, target: Evaluation.Target, first: int) -> Array:
@@ -116,7 +116,8 @@ def _labels(name: str, array: Array, target: Evaluation.Target, first: int) -> A
 def _weights(name: str, array: Array, target: Evaluation.Target, first: int) -> Array:
     if not target.weights_input:
         raise InvalidArgumentError(
-            f"{name!r}: what is measured of output {target.output!r} takes no sample weights; leave them out"
+            f"{name!r}: the loss and metrics of output {target.output!r} do not support sample weights; "
+            "omit them"
         )
     if array.dtype.kind not in "biuf":
         raise InvalidArgumentError(f"weights {name!r}: expected numbers, got {array.dtype}")

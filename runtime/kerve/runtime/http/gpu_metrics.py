@@ -29,7 +29,7 @@ class Quantity(NamedTuple):
 QUANTITIES = (
     Quantity(
         "nv_gpu_utilization",
-        "Share of the last moments in which a kernel ran, 0 to 1.",
+        "Share of recent time in which a kernel ran, 0 to 1.",
         lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
     ),
     Quantity(
@@ -39,17 +39,17 @@ QUANTITIES = (
     ),
     Quantity(
         "nv_gpu_memory_used_bytes",
-        "Memory of the device that is taken, by whomever.",
+        "Memory of the device in use, by all processes.",
         lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used,
     ),
     Quantity(
         "nv_gpu_power_usage",
-        "Power that the device draws, in watts.",
+        "Power drawn by the device, in watts.",
         lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
     ),
     Quantity(
         "nv_gpu_power_limit",
-        "Power that the device may draw, in watts.",
+        "Power limit of the device, in watts.",
         lambda nvml, gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,
     ),
     Quantity(
@@ -76,7 +76,7 @@ class GpuCollector(Collector):
                 for index in range(self._nvml.nvmlDeviceGetCount())
             ]
         except self._nvml.NVMLError as error:  # a device may be lost while the server runs
-            log.warning("the GPUs have no metrics now: %s", error)
+            log.warning("the metrics of the GPUs cannot be read: %s", error)
             return
         for quantity in QUANTITIES:
             metric = Metric(quantity.name, quantity.help, quantity.kind)
@@ -99,6 +99,6 @@ def gpu_collector() -> GpuCollector | None:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        log.info("the GPUs have no metrics: %s", error)
+        log.info("no metrics of GPUs: %s", error)
         return None
     return GpuCollector(nvml)

@@ -37,7 +37,7 @@ def decode(request: Request, model: str, version: str) -> tuple[pb.ModelInferReq
         position += add_input(message, tensor, binary[position:])
     if position != len(binary):
         raise InvalidArgumentError(
-            f"expected {position} bytes of binary data, as the inputs say, got {len(binary)}"
+            f"expected {position} bytes of binary data, as the inputs specify, got {len(binary)}"
         )
     for tensor in objects(document.get("outputs", []), "outputs"):
         name = text(tensor.get("name", ""), "name")
@@ -88,7 +88,7 @@ def set_parameters(target: Any, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if type(value) not in fields:
             raise InvalidArgumentError(
-                f"parameter {key!r}: expected a number, text or truth value, got {value!r}"
+                f"parameter {key!r}: expected a number, string or boolean, got {value!r}"
             )
         field = fields[type(value)]
         if field == "int64_param" and value >= 1 << 63:

@@ -27,10 +27,10 @@ LABELS = ["model", "version"]
 
 # Queue histogram, and the name and help of its metric.
 HISTOGRAMS = (
-    ("succeeded", "kerve_request_duration_seconds", "Arrival to answer, of requests that succeeded."),
-    ("failed", "kerve_failed_request_duration_seconds", "Arrival to answer, of requests that failed."),
-    ("waited", "kerve_queue_duration_seconds", "Arrival to the beginning of the computation."),
-    ("computed", "kerve_compute_duration_seconds", "The computation of a batch."),
+    ("succeeded", "kerve_request_duration_seconds", "Time from arrival to response of successful requests."),
+    ("failed", "kerve_failed_request_duration_seconds", "Time from arrival to response of failed requests."),
+    ("waited", "kerve_queue_duration_seconds", "Time from arrival to the start of the computation."),
+    ("computed", "kerve_compute_duration_seconds", "Computation time of a batch."),
 )
 # Triton's name of a counter, its help, and how it is computed from a version's statistics.
 TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
@@ -43,16 +43,20 @@ TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
     ("nv_inference_exec_count", "Batches computed.", lambda _, now: now.execution_count),
     (
         "nv_inference_request_duration_us",
-        "Time of requests.",
+        "Time of requests, in microseconds.",
         lambda queue, _: queue["succeeded"]["sum"] / 1e3,
     ),
-    ("nv_inference_queue_duration_us", "Time in the queue.", lambda queue, _: queue["waited"]["sum"] / 1e3),
+    (
+        "nv_inference_queue_duration_us",
+        "Time in the queue, in microseconds.",
+        lambda queue, _: queue["waited"]["sum"] / 1e3,
+    ),
     # Batches are assembled and split while others wait or compute; that time is not measured.
     ("nv_inference_compute_input_duration_us", "Always 0.", lambda _, __: 0),
     ("nv_inference_compute_output_duration_us", "Always 0.", lambda _, __: 0),
     (
         "nv_inference_compute_infer_duration_us",
-        "Time of computation.",
+        "Computation time, in microseconds.",
         lambda _, now: now.computed.nanoseconds / 1e3,
     ),
     (
@@ -67,12 +71,12 @@ TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
     ),
     (
         "nv_cache_hit_duration_per_model",
-        "Time of looks that found an answer, in microseconds.",
+        "Time of cache lookups with a hit, in microseconds.",
         lambda _, now: now.cache_hits.nanoseconds / 1e3,
     ),
     (
         "nv_cache_miss_duration_per_model",
-        "Time of looks that found none, and of keeping the answer, in microseconds.",
+        "Time of cache lookups with a miss and of the insertion, in microseconds.",
         lambda _, now: now.cache_misses.nanoseconds / 1e3,
     ),
 )
@@ -117,16 +121,18 @@ class ModelCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of the ready versions, and the states of all."""
-        states = GaugeMetricFamily("kerve_model_ready", "1 while the version serves, else 0.", labels=LABELS)
+        states = GaugeMetricFamily("kerve_model_ready", "1 if the version is ready, else 0.", labels=LABELS)
         failures = GaugeMetricFamily(
-            "kerve_model_failed", "1 while the version as it stands cannot serve, else 0.", labels=LABELS
+            "kerve_model_failed", "1 if the version cannot be served as requested, else 0.", labels=LABELS
         )
         for status in self._manager.index():
             labels = [status.name, str(status.version or "")]
             states.add_metric(labels, status.state is State.READY)
             failures.add_metric(labels, status.failed)
         engines = GaugeMetricFamily(
-            "kerve_engine_ready", "1 once TensorRT answers, 0 while CUDA does in its place.", labels=LABELS
+            "kerve_engine_ready",
+            "1 if the version runs on TensorRT, 0 while it runs on CUDA instead.",
+            labels=LABELS,
         )
         for served in self._manager.served():
             if served.model is not None and served.model.engine is not None:
@@ -144,13 +150,11 @@ def queue_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator
         for served, queue in found:
             family.add_metric([served.name, str(served.version)], *histogram(queue[key]))
         yield family
-    requests = CounterMetricFamily(
-        "kerve_requests", "Requests by the code they ended with.", labels=[*LABELS, "code"]
-    )
+    requests = CounterMetricFamily("kerve_requests", "Requests by status code.", labels=[*LABELS, "code"])
     rows = CounterMetricFamily("kerve_rows", "Rows computed.", labels=LABELS)
     batches = CounterMetricFamily("kerve_batches", "Batches computed.", labels=LABELS)
-    waiting = GaugeMetricFamily("kerve_queue_size", "Requests that wait.", labels=LABELS)
-    sequences = GaugeMetricFamily("kerve_sequences", "Sequences that are open.", labels=LABELS)
+    waiting = GaugeMetricFamily("kerve_queue_size", "Requests waiting.", labels=LABELS)
+    sequences = GaugeMetricFamily("kerve_sequences", "Open sequences.", labels=LABELS)
     for served, queue in found:
         labels = [served.name, str(served.version)]
         for code, count in queue["codes"].items():
@@ -172,7 +176,7 @@ def triton_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterato
             labels = {"model": served.name, "version": str(served.version)}
             family.add_sample(name, labels, value(queue, now))
         yield family
-    failed = Metric("nv_inference_request_failure", "Failed requests, by the reason.", "unknown")
+    failed = Metric("nv_inference_request_failure", "Failed requests by reason.", "unknown")
     for served, queue in found:
         counts = dict.fromkeys(EVERY_REASON, 0)
         for code, count in queue["codes"].items():
@@ -182,7 +186,7 @@ def triton_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterato
             labels = {"model": served.name, "reason": reason, "version": str(served.version)}
             failed.add_sample(failed.name, labels, count)
     yield failed
-    pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests that wait.", labels=LABELS)
+    pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests waiting.", labels=LABELS)
     for served, queue in found:
         pending.add_metric([served.name, str(served.version)], queue["waiting"])
     yield pending

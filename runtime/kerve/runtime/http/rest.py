@@ -132,7 +132,7 @@ class Rest:
         for key, value in request.json().items():
             if type(value) not in fields:
                 raise InvalidArgumentError(
-                    f"log setting {key!r}: expected text, number or truth value, got {value!r}"
+                    f"log setting {key!r}: expected a string, number or boolean, got {value!r}"
                 )
             put(message.settings[key], fields[type(value)], value, f"log setting {key!r}")
         settings = self._ask("LogSettings", message, request).settings
@@ -223,7 +223,7 @@ def put(message: Message, field: str, value: Any, what: str) -> None:
     try:
         setattr(message, field, value)
     except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"{what}: expected another value, got {value!r}: {error}") from error
+        raise InvalidArgumentError(f"{what}: invalid value {value!r}: {error}") from error
 
 
 def plain(message: Message) -> dict[str, Any]:

@@ -130,9 +130,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
         if SURROGATE.search(text):  # a lone surrogate cannot be encoded
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError(
-            f"expected a JSON object as the body, got something else: {error}"
-        ) from error
+        raise InvalidArgumentError(f"expected a JSON object as the body: {error}") from error
     if not isinstance(value, dict):
         raise InvalidArgumentError(f"expected a JSON object as the body, got {type(value).__name__}")
     return value
@@ -150,7 +148,7 @@ def decompress(body: bytes, encoding: str, most: int) -> bytes:
     except zlib.error as error:
         raise InvalidArgumentError(f"the body is not {encoding}: {error}") from error
     if decoder.unconsumed_tail or not decoder.eof:
-        raise InvalidArgumentError(f"the body is not complete, or more than {most} bytes")
+        raise InvalidArgumentError(f"the body is incomplete, or larger than {most} bytes")
     return plain
 
 

@@ -65,8 +65,8 @@ def start_ensemble(
     keeps_states = any(member.keeps_states for member in members)
     if config.response_cache.enable and keeps_states:
         raise ArtifactError(
-            f"{folder}: response_cache: the answers of an ensemble whose models keep states depend on what "
-            "was asked before; remove it"
+            f"{folder}: response_cache: the outputs of an ensemble whose models keep states depend on "
+            "earlier requests; remove it"
         )
     cache = cache_of(config, name, limits)
     # A request is one step of its sequence, however many rows it has: the members split it, not the ensemble.

@@ -146,7 +146,7 @@ class ModelManager:
         override = Override(config)
         if files:
             if config is None:
-                raise InvalidArgumentError("parameters 'file:...' need parameter 'config' beside them")
+                raise InvalidArgumentError("parameters 'file:...' also need parameter 'config'")
             source, override.folder = write_files(name, files)
         elif (found := scan(self._repositories).get(name)) is not None:
             source = found
@@ -156,7 +156,7 @@ class ModelManager:
                 override = sent
         else:
             raise NotFoundError(
-                f"failed to load {name!r}, failed to poll from model repository: it is in none"
+                f"failed to load {name!r}, failed to poll from model repository: it is in no repository"
             )
         self._bring(source, scan(self._repositories), override)
         self._composition.brought.discard(name)
@@ -225,7 +225,7 @@ class ModelManager:
                 raise KeyError(name)
             slot.promote(label, version)
         except KeyError as error:
-            raise NotFoundError(f"model {name!r} has no version {version} that serves") from error
+            raise NotFoundError(f"model {name!r} has no ready version {version}") from error
 
     def index(self) -> list[Status]:
         """Return the state of every version of every model, by name and version."""
@@ -370,7 +370,7 @@ class ModelManager:
 
     def _remove(self, name: str) -> None:
         """Unload and forget a model whose folder was removed."""
-        log.info("model %r is gone from the repository", name)
+        log.info("model %r was removed from the repository", name)
         self._composition.forget(name)
         self._slots[name].unload()
         self._catalog.unpublish(name)

@@ -33,7 +33,7 @@ class Poller(threading.Thread):
             try:
                 self._refresh()
             except Exception:  # a repository that cannot be read now may be read the next time
-                log.exception("the repositories cannot be read; what serves goes on serving")
+                log.exception("the repositories cannot be read; loaded models continue to serve")
             for over in waiting:
                 over()
 

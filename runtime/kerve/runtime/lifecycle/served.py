@@ -45,9 +45,9 @@ LAST_WORDS = 1.0
 # Remark on a version, by the state of its TensorRT engine.
 REMARKS = {
     None: "",
-    "building": "CUDA answers while TensorRT's engine is being built",
-    "ready": "TensorRT answers",
-    "failed": "CUDA answers, because TensorRT's engine failed; see the server's log",
+    "building": "runs on CUDA while TensorRT's engine is being built",
+    "ready": "runs on TensorRT",
+    "failed": "runs on CUDA, because TensorRT's engine failed; see the server's log",
 }
 
 
@@ -271,7 +271,7 @@ class ServedVersion:
                 self.sequences.close()
             self.leases.wait_until_free(max(0.0, end - time.monotonic()))
             if not self.stop(max(end, time.monotonic() + LAST_WORDS)):
-                log.error("model %r version %d did not finish its work in time", self.name, self.version)
+                log.error("model %r version %d did not finish its requests in time", self.name, self.version)
             log.info("model %r version %d is no longer served", self.name, self.version)
             if self.cache is not None:
                 self.cache.close()
@@ -293,7 +293,9 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
     if not config.response_cache.enable:
         return None
     if limits.cache is None:
-        log.warning("model %r asks for a response cache, which takes --cache-size; it has none", name)
+        log.warning(
+            "model %r enables the response cache, but the server has none; start it with --cache-size", name
+        )
         return None
     return limits.cache.part()
 

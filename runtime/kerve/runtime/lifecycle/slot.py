@@ -115,7 +115,9 @@ class Slot:
             if not chosen:  # otherwise the existing versions serve, as in Triton
                 problems += missing
             if not choice.candidates and not choice.missing:
-                problems.append(self._refuse(f"{source.folder} holds no version; expected {source.folder}/1"))
+                problems.append(
+                    self._refuse(f"{source.folder} contains no version; expected {source.folder}/1")
+                )
             if chosen or not source.versions:
                 self._keep(chosen)
             self._forget(source, choice)
@@ -136,7 +138,7 @@ class Slot:
         """Log once which fields of the configuration have no effect."""
         vain = without_effect(settings.config)
         if settings.config.name not in ("", self.name):
-            vain.insert(0, f"name (it is {settings.config.name!r}, the folder's name counts)")
+            vain.insert(0, f"name ({settings.config.name!r}; the folder's name is used)")
         if vain and vain != self._warned:
             log.warning(
                 "model %r: these fields of its configuration have no effect here: %s",
@@ -230,7 +232,11 @@ class Slot:
             elif current.outdated:
                 self._drop(current, reason)
             else:
-                self._set(version, State.READY, f"an older load of this version serves, because: {reason}")
+                self._set(
+                    version,
+                    State.READY,
+                    f"the previous load of this version still serves, because reloading failed: {reason}",
+                )
             return reason
         served.fingerprint, served.siblings = found, lambda: self.loads
         with self._lock:
@@ -333,7 +339,10 @@ class Slot:
         with self._lock:
             for version, served in self._ready.items():
                 self._statuses[version] = Status(
-                    self.name, served.version, State.READY, f"an older load serves, because: {reason}"
+                    self.name,
+                    served.version,
+                    State.READY,
+                    f"the previous load still serves, because reloading failed: {reason}",
                 )
             if not self._ready:
                 self._statuses = {0: Status(self.name, 0, State.UNAVAILABLE, reason)}
@@ -342,7 +351,7 @@ class Slot:
         return reason
 
     def _missing(self, version: int) -> str:
-        reason = f"version {version} is asked for, but has no folder"
+        reason = f"version {version} is requested by the version policy, but has no folder"
         if version not in self._ready:
             self._set(version, State.UNAVAILABLE, reason)
         return reason

@@ -41,7 +41,7 @@ class Status:
         return own or (
             f"it is {self.reason}"
             if self.reason in UNASKED
-            else "it failed to load; RepositoryIndex says why"
+            else "it failed to load; see RepositoryIndex for the reason"
         )
 
     @property

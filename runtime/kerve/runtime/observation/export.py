@@ -100,7 +100,7 @@ class ExporterPipeline:
         while count < MAX_POLL:
             observations, lost = self._source.observations()
             if lost > self._lost:
-                log.warning("%d requests came too fast to tell of them", lost - self._lost)
+                log.warning("%d requests were not exported, because they arrived too fast", lost - self._lost)
                 self._lost = lost
             if not observations:
                 return

@@ -39,7 +39,7 @@ CONFIG_KEYS = {
 def check_level(values: Values) -> None:
     """Raise an error for unsupported levels."""
     if "TENSORS" in values:
-        raise UnimplementedError("trace_level: TENSORS is not offered: tensors are not written to traces")
+        raise UnimplementedError("trace_level: TENSORS is not supported: tensors are not written to traces")
     if wrong := [each for each in values if each not in LEVELS]:
         raise InvalidArgumentError(f"trace_level: expected OFF or TIMESTAMPS, got {wrong[0]!r}")
 
@@ -82,7 +82,10 @@ CHECKS: Mapping[str, Callable[[Values], None]] = {
         "trace file location can not be updated through network protocol: "
         "it is set at the start, by --trace-config triton,file=PATH",
     ),
-    "trace_mode": refuse("trace_mode", "it cannot be changed; OpenTelemetry has options of its own"),
+    "trace_mode": refuse(
+        "trace_mode",
+        "it cannot be changed; OpenTelemetry has its own options (--trace-ratio, --trace-endpoint)",
+    ),
 }
 
 

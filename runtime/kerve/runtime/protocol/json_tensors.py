@@ -27,21 +27,19 @@ def from_json(label: str, datatype: str, data: object) -> Array:
             return object_array([encoded(each) for each in np.array(data, object).ravel().tolist()])
         array = as_array(data, dtype)
         if array.size and array.dtype.kind not in KINDS[dtype.kind]:
-            raise ValueError(f"it holds {array.dtype}")
+            raise ValueError(f"got {array.dtype}")
         converted = array.astype(dtype)
         if dtype.kind in "iu" and not np.array_equal(converted, array):
             raise ValueError("a value is out of range")
     except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidArgumentError(
-            f"{label}: data: expected {datatype}, got something else: {error}"
-        ) from error
+        raise InvalidArgumentError(f"{label}: data: expected {datatype}: {error}") from error
     return converted
 
 
 def encoded(element: object) -> bytes:
     """Return a string as UTF-8; raises ValueError for anything else."""
     if not isinstance(element, str):
-        raise ValueError(f"it holds {element!r}"[:80])
+        raise ValueError(f"got {element!r}"[:80])
     return element.encode()
 
 

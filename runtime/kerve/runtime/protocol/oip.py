@@ -31,7 +31,7 @@ INTEGERS = ("int64_param", "uint64_param")
 # The parameter of tensors in shared memory.
 SHARED_MEMORY = "shared_memory_region"
 
-# By Triton's names.
+# By Triton's names; `cuda_shared_memory` depends on the machine.
 EXTENSIONS = (
     "binary_tensor_data",
     "classification",
@@ -80,7 +80,7 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
         for tensor in tensors:
             if SHARED_MEMORY in tensor.parameters:
                 raise UnimplementedError(
-                    f"tensor {tensor.name!r}: this server does not offer shared memory; "
+                    f"tensor {tensor.name!r}: this server does not support shared memory; "
                     "send the tensor's contents in the request"
                 )
     check_inputs(signature, model, [tensor.name for tensor in message.inputs])
@@ -212,9 +212,13 @@ def numeric(spec: TensorSpec) -> list[int]:
     return [size if isinstance(size, int) else -1 for size in spec.shape]
 
 
-def server_metadata(name: str, version: str, devices: str) -> pb.ServerMetadataResponse:
+def server_metadata(
+    name: str, version: str, devices: str, *, cuda_shared_memory: bool
+) -> pb.ServerMetadataResponse:
     """Return the metadata of the server: its extensions by Triton's names, and its devices."""
     extensions = [*EXTENSIONS, f"devices({devices})"]
+    if cuda_shared_memory:
+        extensions.append("cuda_shared_memory")
     return pb.ServerMetadataResponse(name=name, version=version, extensions=extensions)
 
 

@@ -76,7 +76,9 @@ def repeated(flat: Array, count: int, label: str, datatype: str, shape: list[int
         check_count(label, datatype, shape, len(flat))
         return flat
     if count > MOST_REPEATED:
-        raise InvalidArgumentError(f"{label}: {count} elements are too many to be left out")
+        raise InvalidArgumentError(
+            f"{label}: expected {count} elements, got {len(flat)}; so many cannot be filled with the last one"
+        )
     last = flat[-1] if len(flat) else b"" if datatype == BYTES.name else 0
     missing = np.full(count - len(flat), last, flat.dtype)
     return np.concatenate([flat, missing])

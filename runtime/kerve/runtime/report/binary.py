@@ -53,7 +53,7 @@ class Binary:
             figure(
                 "Confusion matrix",
                 matrix(self._confusion, ["0", "1"]),
-                f"labels down, predictions across, at a threshold of {THRESHOLD}",
+                f"rows: labels, columns: predictions, at a threshold of {THRESHOLD}",
             )
         ]
         if curve.defined:
@@ -62,7 +62,7 @@ class Binary:
                 figure(
                     "ROC",
                     curves([("", *roc)], "false positive rate", "true positive rate", diagonal=True),
-                    f"area {number(curve.area())}",
+                    f"AUC {number(curve.area())}",
                 ),
                 figure(
                     "Precision and recall",
@@ -71,6 +71,6 @@ class Binary:
                 ),
             ]
         points = self._calibration.points()
-        drawing = curves([("", *points)], "score", "share of 1", diagonal=True, dots=True)
+        drawing = curves([("", *points)], "score", "fraction of label 1", diagonal=True, dots=True)
         note = f"expected calibration error {number(self._calibration.error())}"
         return "".join([*parts, figure("Calibration", drawing, note)])

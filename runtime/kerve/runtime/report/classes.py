@@ -87,7 +87,7 @@ class Classes:
                 figure(
                     "Confusion matrix",
                     matrix(self._confusions.matrix(), names),
-                    "labels down, predictions across; shaded by the share of the label",
+                    "rows: labels, columns: predictions; shaded by the share of the label",
                 )
             ]
         else:
@@ -105,7 +105,7 @@ class Classes:
         shown = range(classes) if classes <= MOST_CURVES else ()
         lines = [(names[each], self._counts.curve(each)) for each in shown]
         lines = [(name, curve) for name, curve in lines if curve.defined] or [("all", self._counts.curve())]
-        note = "each class against the others" if shown else "all classes, each score as one decision"
+        note = "each class versus the rest" if shown else "micro-average of all classes"
         roc = [(name, *curve.roc()) for name, curve in lines]
         recall = [(name, *curve.precision_recall()) for name, curve in lines]
         parts += [

@@ -58,8 +58,6 @@ class Observed:
     def html(self) -> str:
         """Return the figures and the worst rows."""
         if not self._tasks:
-            return (
-                "<p class=note>Labels and predictions differ in shape; what is said of them are metrics.</p>"
-            )
+            return "<p class=note>Labels and predictions differ in shape: only metrics are shown.</p>"
         task, worst = self._tasks[0]
         return f"<div class=figures>{task.html()}</div><h3>Worst rows</h3>{worst.html(task.measure)}"

@@ -41,8 +41,8 @@ class Report:
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{model}: evaluation</title><style>{style}</style></head><body>"
-            f"<header><h1>{model}</h1><p>{results[0].rows:,} labelled rows, evaluated where the model "
-            "serves. Numbers are weighted as the evaluation was; in the figures every row counts once.</p>"
+            f"<header><h1>{model}</h1><p>{results[0].rows:,} labelled rows, evaluated on the "
+            "server. Numbers use the evaluation's sample weights; in the figures every row counts once.</p>"
             "</header>"
             f"<main>{overview(results, differences)}{versions}</main></body></html>"
         )
@@ -82,9 +82,9 @@ def comparison(difference: Difference) -> str:
         for each in difference.intervals
     ]
     shown = ", ".join(map(str, difference.disagreeing_rows[:30])) or "none"
-    title = f"Version {difference.version} beside version {difference.baseline}"
+    title = f"Version {difference.version} vs. version {difference.baseline}"
     drawing = scrolled(("", "difference", "95 %"), rows)
-    return figure(title, drawing, f"first rows in which they differ: {shown}")
+    return figure(title, drawing, f"first rows that differ: {shown}")
 
 
 def value(result: float | Array | None) -> str:

@@ -54,7 +54,7 @@ class Regression:
             ("values", f"{self._errors:,}"),
         ]
         drawing = bars(self._counts, -self._reach, self._reach, "predicted - label")
-        return figure("Errors", drawing) + figure("Errors in numbers", scrolled(("", ""), rows))
+        return figure("Errors", drawing) + figure("Error statistics", scrolled(("", ""), rows))
 
     def _widen(self, greatest: float) -> None:
         if self._reach == 0.0:

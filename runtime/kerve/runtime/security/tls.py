@@ -48,7 +48,7 @@ class Certificates:
                     context.load_verify_locations(self.client_roots)
         except ssl.SSLError as error:
             raise ArtifactError(
-                f"{self.client_roots} cannot vouch for clients: expected certificates as PEM; "
+                f"{self.client_roots} cannot be used to verify clients: expected certificates as PEM; "
                 f"OpenSSL says {error.reason}"
             ) from error
 
@@ -83,7 +83,9 @@ def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
         except ArtifactError as error:  # perhaps only partially replaced: the previous ones stay in use
             if str(error) != warned:  # warn once, not at each handshake
                 warned = str(error)
-                log.warning("the changed certificates are not used: %s", warned)
+                log.warning(
+                    "the changed certificates cannot be used, the previous ones stay valid: %s", warned
+                )
             return None
         warned = ""
         if now == seen:

@@ -84,7 +84,8 @@ class Authority:
         permissions = self._tokens.get(hashlib.sha256(token.encode("utf-8", "replace")).digest())
         if scheme.lower() != "bearer" or permissions is None:
             raise UnauthenticatedError(
-                "expected the metadata authorization: Bearer TOKEN, once, with a token that is known here"
+                "expected the metadata authorization: Bearer TOKEN, once, with a token that this server "
+                "accepts"
             )
         if needed not in permissions:
             raise PermissionDeniedError(
@@ -100,7 +101,7 @@ class Authority:
             try:
                 self._tokens = tokens = read_tokens(file)
             except ServingError as error:  # the previous tokens stay valid
-                log.error("%s; the tokens of before stay valid", error)
+                log.error("%s; the previous tokens stay valid", error)
                 continue
             log.info("read %d tokens from %s", len(tokens), file)
             for changed in self._changed:

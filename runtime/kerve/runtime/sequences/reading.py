@@ -46,7 +46,9 @@ def plan_of(config: pb.ModelConfig, artifact: Artifact, signature: Signature, in
     )
     fed = [*(state.input.name for state in states), *(control.input.name for control in controls)]
     if twice := {name for name in fed if fed.count(name) > 1}:
-        raise ArtifactError(f"{folder}: sequence_batching: input {min(twice)!r} is fed twice")
+        raise ArtifactError(
+            f"{folder}: sequence_batching: input {min(twice)!r} has two sources (states or controls)"
+        )
     shown = {output.name for output in config.output}
     taken = {state.output for state in states} - shown
     public = replace(

@@ -198,8 +198,8 @@ class Sequences:
         if waiting > self._most_waiting or not MOST_WAITING.acquire(blocking=False):
             raise error_for(
                 self._full,
-                f"model {self._model!r} has {self._most} sequences open, which is its limit, and as many "
-                "requests as may wait for one to end; try again later",
+                f"model {self._model!r} has {self._most} sequences open, which is its limit, and too "
+                "many requests that wait for one to end; try again later",
                 retry_after=min(5.0, self._idle),
             )
         try:

@@ -19,8 +19,8 @@ class ConcurrencyLimit:
         if not self._permits.acquire(blocking=wait):
             raise error_for(
                 Code.UNAVAILABLE if triton_codes else Code.RESOURCE_EXHAUSTED,
-                f"{self._most} requests of sequences, of tensors in shared memory and of models with a cache "
-                "are under way, which is the limit; try again later",
+                f"{self._most} requests that use sequences, shared memory or the response cache are in "
+                "progress, which is the limit; try again later",
                 retry_after=1.0,
             )
 

@@ -168,7 +168,7 @@ class EvaluationServicer:
                 )
             )
         except OSError as error:  # a repository may be read-only
-            log.warning("an evaluation of %r is not kept: %s", stream.begin.model, error)
+            log.warning("an evaluation of %r cannot be saved: %s", stream.begin.model, error)
 
 
 class Stream:
@@ -200,9 +200,9 @@ class Stream:
         finally:
             self._cancel()
         if not context.is_active():  # iteration over a cancelled stream ends like over a complete one
-            raise error_for(Code.CANCELLED, "the stream was cut; what it brought is not kept")
+            raise error_for(Code.CANCELLED, "the stream was cut off; its rows are discarded")
         if not self.runs[0].rows:
-            raise InvalidArgumentError("the stream ended before any row came; there is nothing to evaluate")
+            raise InvalidArgumentError("the stream ended without a row; there is nothing to evaluate")
 
     def _ask(self, batch: pb.Batch) -> None:
         arrays, datatypes = decode_batch(batch)
@@ -263,9 +263,9 @@ def recorded() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        log.error("the record of evaluations: %s", error)
+        log.error("the history of evaluations: %s", error)
         raise FailedPreconditionError(
-            "the record of evaluations cannot be read or written; see the server's log"
+            "the history of evaluations cannot be read or written; see the server's log"
         ) from error
 
 

@@ -6,6 +6,7 @@ import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.catalog import Catalog
+from kerve.runtime.devices.shared import is_supported
 from kerve.runtime.errors import NotFoundError, UnavailableError
 from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.protocol import oip, oip_models
@@ -54,10 +55,12 @@ class OipServicer:
     def ServerMetadata(  # noqa: N802  the protocol's name
         self, _: pb.ServerMetadataRequest, __: grpc.ServicerContext
     ) -> pb.ServerMetadataResponse:
-        """Return the name and version of the server, and its devices."""
+        """Return the name and version of the server, its extensions and its devices."""
         from importlib.metadata import version  # slow to import; not needed at startup
 
-        return oip.server_metadata("kerve", version("kerve"), self._devices)
+        return oip.server_metadata(
+            "kerve", version("kerve"), self._devices, cuda_shared_memory=is_supported()
+        )
 
     @answers_errors
     def ModelMetadata(  # noqa: N802  the protocol's name

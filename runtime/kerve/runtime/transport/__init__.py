@@ -16,13 +16,15 @@ TRANSPORTS = {
     "wire": "kerve.runtime.transport.wire:WireTransport",
     "grpcio": "kerve.runtime.transport.grpcio:GrpcioTransport",
 }
-INSTALL = "`pip install ./runtime/wire` in a checkout builds it, where cargo is, and `make wheel` its wheel"
+INSTALL = (
+    "with cargo, `pip install ./runtime/wire` in a checkout installs it, and `make wheel` builds its wheel"
+)
 
 
 def automatic() -> tuple[str, str]:
     """Return the transport that `auto` selects (wire if kerve-wire is installed), and the reason."""
     if find_spec("kerve_wire") is None:
-        return "grpcio", f"kerve-wire, which carries many times more requests, is not installed; {INSTALL}"
+        return "grpcio", f"kerve-wire, which is many times faster, is not installed; {INSTALL}"
     return "wire", f"kerve-wire {version('kerve-wire')} is installed"
 
 
@@ -30,7 +32,7 @@ def create_transport(name: str, options: TransportOptions | None = None) -> Tran
     """Return the transport of that name, or the `automatic` one for `auto`."""
     if name == "auto":
         name, why = automatic()
-        log.info("%s carries requests: %s", name, why)
+        log.info("transport %s: %s", name, why)
     elif name == "wire" and find_spec("kerve_wire") is None:
         raise UnavailableError(f"the wire needs the package kerve-wire: {INSTALL}; or use --transport grpcio")
     module, _, attribute = TRANSPORTS[name].partition(":")

@@ -54,7 +54,7 @@ class GrpcioTransport:
     def __init__(self, options: TransportOptions | None = None) -> None:
         options = options or TransportOptions()
         if options.max_connections is not None:
-            raise UnimplementedError("grpcio has no limit of connections; the wire has: --transport wire")
+            raise UnimplementedError("grpcio does not support --max-connections; use --transport wire")
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
         self.observer = Observer()

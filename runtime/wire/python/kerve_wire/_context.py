@@ -123,7 +123,7 @@ class Context(grpc.ServicerContext):
 
     def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         if code is grpc.StatusCode.OK:
-            log.error("abort() with OK: expected a code that says what went wrong")
+            log.error("abort() was called with OK: expected an error code")
             code, details = grpc.StatusCode.UNKNOWN, ""
         self._code, self._details, self._aborted = code, details, True
         raise AbortError
@@ -156,7 +156,7 @@ class Context(grpc.ServicerContext):
 
     def _check_not_begun(self, what: str) -> None:
         if self._begun:
-            raise ValueError(f"the answer has begun; {what} can only be set before it")
+            raise ValueError(f"the response has begun; {what} can only be set before it")
 
     def finish(self, *, failure: str | None = None) -> None:
         """End the call with the status that was set; with UNKNOWN and `failure`, if given, when none was."""
@@ -167,6 +167,6 @@ class Context(grpc.ServicerContext):
         try:
             self._call.finish(number, details or "", list(self._trailing or ()))
         except (TypeError, ValueError) as error:  # the call must end even if an invalid status was set
-            log.exception("%s: the end of the call cannot be sent as it was set", self._call.method)
+            log.exception("%s: the status that was set cannot be sent", self._call.method)
             problem = f"the servicer's status is not valid: {error}"
             self._call.finish(grpc.StatusCode.INTERNAL.value[0], problem, ())

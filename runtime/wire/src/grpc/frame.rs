@@ -102,7 +102,7 @@ pub fn check(framed: Vec<u8>) -> Result<Vec<u8>, Status> {
         got => Err(Status::new(
             Code::ResourceExhausted,
             format!(
-                "the answer: expected at most {MAX_MESSAGE_LEN} bytes, got {got}; ask for fewer rows or outputs at a time"
+                "the response is too large: expected at most {MAX_MESSAGE_LEN} bytes, got {got}; request fewer rows or outputs at a time"
             ),
         )),
     }

@@ -129,7 +129,7 @@ pub fn check_number(key: &str, value: &Parameter, infer: &mut InferRequest) {
 pub const SHARED_MEMORY: &str = "shared_memory_region";
 
 fn no_shared_memory(tensor: &str) -> Status {
-    let message = "this server does not offer shared memory; send the tensor's contents in the request";
+    let message = "this server does not support shared memory; send the tensor's contents in the request";
     Status::new(Code::Unimplemented, format!("tensor {}: {message}", quote(tensor)))
 }
 

@@ -61,7 +61,7 @@ impl PyServer {
         };
         let mut specs = signature.inputs.iter().chain(&signature.outputs);
         if let Some(spec) = specs.find(|spec| batched && spec.shape.is_empty()) {
-            let problem = "has no axis, of which the first is the batch in a batched model";
+            let problem = "has no axis, but axis 0 of a batched model is the batch";
             return Err(PyValueError::new_err(format!("{}: {problem}", spec.name)));
         }
         let mut options = queue_options(&OptionsDict(options))?;

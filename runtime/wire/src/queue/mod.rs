@@ -349,7 +349,7 @@ impl Queue {
         let model = quote(&self.signature.model);
         let (message, wait) = match *full {
             Full::Requests(limit) => (format!("{limit} requests waiting, which is its limit"), limit),
-            Full::Bytes(bytes) => (format!("{bytes} bytes of requests waiting, and this one is too much"), 1),
+            Full::Bytes(bytes) => (format!("{bytes} bytes of requests waiting, and no room for this one"), 1),
         };
         let message = format!("model {model} has {message}; try again later");
         let delay =

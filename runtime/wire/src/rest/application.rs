@@ -69,7 +69,7 @@ impl Application {
         match self.forward(request(parts, body, peer), reservation).await {
             Ok(reply) => reply,
             Err(_) => {
-                let message = "the server does not answer this now; try again later";
+                let message = "the server cannot process this request now; try again later";
                 status::refuse(&Status::new(Code::Unavailable, message))
             }
         }

@@ -34,7 +34,7 @@ pub async fn receive(
 ) -> Result<(Rope, Reservation), BodyError> {
     let limit = shared.config.max_receive_message_length;
     let too_large = || {
-        let message = format!("the body is larger than {limit} bytes, the most that is taken here");
+        let message = format!("the body is larger than {limit} bytes, the maximum of this server");
         BodyError::Rejected(StatusCode::PAYLOAD_TOO_LARGE, Status::new(Code::ResourceExhausted, message))
     };
     if body.size_hint().lower() > limit as u64 {

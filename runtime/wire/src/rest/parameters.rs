@@ -49,7 +49,7 @@ impl Visitor<'_> for Kind {
     type Value = Parameter;
 
     fn expecting(&self, formatter: &mut Formatter<'_>) -> Written {
-        formatter.write_str("a number, text or truth value")
+        formatter.write_str("a number, string or boolean")
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Parameter, E> {

@@ -97,7 +97,9 @@ impl Inner {
                 *self.current() = Current { config: Arc::new(config), modified, checked: Instant::now() }
             }
             // Files may be half-written at this moment; until they are complete, the old configuration is used.
-            Err(error) => warn(&format!("the changed certificates are not used: {error}")),
+            Err(error) => warn(&format!(
+                "the changed certificates cannot be used, the previous ones stay valid: {error}"
+            )),
         }
     }
 

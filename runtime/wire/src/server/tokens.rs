@@ -46,7 +46,7 @@ impl Tokens {
                 Err(Status::new(Code::PermissionDenied, message))
             }
             None => {
-                let message = "expected the metadata authorization: Bearer TOKEN, once, with a token that is known here";
+                let message = "expected the metadata authorization: Bearer TOKEN, once, with a token that this server accepts";
                 Err(Status::new(Code::Unauthenticated, message))
             }
         }
