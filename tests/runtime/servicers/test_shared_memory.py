@@ -16,6 +16,9 @@ Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
 Until = Callable[[Callable[[], bool], str], None]
 
+#: The region's name; other processes run these tests at the same time.
+KEY = f"/kerve_test_{os.getpid()}"
+
 
 @pytest.fixture(scope="module")
 def running(
@@ -38,7 +41,7 @@ def client(triton_client: Any) -> Iterator[Any]:
 @pytest.fixture
 def region() -> Iterator[Any]:
     """A region of 64 bytes."""
-    handle = shared_memory.create_shared_memory_region("ours", "/kerve_test", 64)
+    handle = shared_memory.create_shared_memory_region("ours", KEY, 64)
     yield handle
     shared_memory.destroy_shared_memory_region(handle)
 
@@ -55,7 +58,7 @@ def shared_input(client: Any, name: str, offset: int, size: int = 8) -> Any:
 
 def test_inputs_and_outputs_lie_in_shared_memory_or_in_the_request(client: Any, region: Any) -> None:
     shared_memory.set_shared_memory_region(region, [LEFT, RIGHT])
-    client.register_system_shared_memory("ours", "/kerve_test", 64)
+    client.register_system_shared_memory("ours", KEY, 64)
     right = client.module.InferInput("right", [1, 2], "FP32")
     right.set_data_from_numpy(RIGHT)
     output = client.module.InferRequestedOutput("sum")
@@ -75,12 +78,12 @@ def test_a_region_that_its_client_cuts_off_fails_the_request_and_nothing_else(
     client: Any, region: Any
 ) -> None:
     shared_memory.set_shared_memory_region(region, [LEFT, RIGHT])
-    client.register_system_shared_memory("ours", "/kerve_test", 64)
+    client.register_system_shared_memory("ours", KEY, 64)
     output = client.module.InferRequestedOutput("sum")
     output.set_shared_memory("ours", 16, offset=32)
     inputs = [shared_input(client, "left", 0), shared_input(client, "right", 8)]
     for size in (16, 0):  # too short for the output, then for the inputs
-        os.truncate("/dev/shm/kerve_test", size)
+        os.truncate(f"/dev/shm{KEY}", size)
         with pytest.raises(InferenceServerException, match="is smaller now than when it was registered"):
             client.infer("pair", inputs, outputs=[output])
     assert client.is_server_live()
@@ -95,7 +98,7 @@ def test_a_region_that_is_unregistered_goes_with_the_last_request_that_uses_it(
     output.set_shared_memory("ours", 8, offset=8)
     answers: list[Any] = []
     with triton_grpc.InferenceServerClient(running.address) as client:
-        client.register_system_shared_memory("ours", "/kerve_test", 64)
+        client.register_system_shared_memory("ours", KEY, 64)
         client.async_infer(
             "counter",
             [steps],
@@ -117,7 +120,7 @@ def test_tensors_of_a_stream_lie_in_shared_memory_too(running: Any, region: Any)
     with triton_grpc.InferenceServerClient(running.address) as client:
         client.module = triton_grpc
         client.unregister_system_shared_memory()
-        client.register_system_shared_memory("ours", "/kerve_test", 64)
+        client.register_system_shared_memory("ours", KEY, 64)
         client.start_stream(lambda result, error: found.put(error or result))
         whole = [triton_grpc.InferInput(name, [1, 2], "FP32") for name in ("left", "right")]
         for tensor, array in zip(whole, (LEFT, RIGHT), strict=True):
@@ -149,14 +152,14 @@ def test_tensors_of_a_stream_lie_in_shared_memory_too(running: Any, region: Any)
 
 
 def test_regions_are_listed_and_forgotten(client: Any, region: Any) -> None:
-    client.register_system_shared_memory("ours", "/kerve_test", 32, offset=16)
+    client.register_system_shared_memory("ours", KEY, 32, offset=16)
     status = client.get_system_shared_memory_status()
     listed = [*status.regions.values()] if client.module is triton_grpc else status
     (found,) = listed
     key = found.key if client.module is triton_grpc else found["key"]
-    assert key == "/kerve_test"
+    assert key == KEY
     with pytest.raises(InferenceServerException, match="registered already"):
-        client.register_system_shared_memory("ours", "/kerve_test", 8)
+        client.register_system_shared_memory("ours", KEY, 8)
     client.unregister_system_shared_memory("ours")
     with pytest.raises(InferenceServerException, match="'ours' is not registered"):
         client.get_system_shared_memory_status("ours")
@@ -170,8 +173,8 @@ def test_regions_are_listed_and_forgotten(client: Any, region: Any) -> None:
         ("/nothing", 8, 0),
         ("/../../etc/passwd", 8, 0),
         ("..", 8, 0),
-        ("/kerve_test", 65, 0),
-        ("/kerve_test", 8, 60),
+        (KEY, 65, 0),
+        (KEY, 8, 60),
     ],
 )
 def test_what_is_no_region_is_not_registered(
@@ -182,7 +185,7 @@ def test_what_is_no_region_is_not_registered(
 
 
 def test_a_tensor_outside_its_region_is_refused(client: Any, region: Any) -> None:
-    client.register_system_shared_memory("ours", "/kerve_test", 16)
+    client.register_system_shared_memory("ours", KEY, 16)
     for offset, size in ((12, 8), (1 << 40, 8), (0, 4)):
         with pytest.raises(InferenceServerException, match="expected"):
             client.infer(
