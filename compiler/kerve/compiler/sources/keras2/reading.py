@@ -19,13 +19,15 @@ from kerve.compiler.sources.detect import DetectedSource, Kind
 from kerve.compiler.sources.keras2 import bridges, explicit_padding, layer_weights, legacy, weight_groups
 from kerve.compiler.sources.keras2.keras1_layers import KERAS_1_LAYERS
 from kerve.compiler.sources.keras2.migrate import migrated
+from kerve.compiler.sources.keras2.raw_operators import TensorFlowOpLayer
 
 __all__ = ["from_config", "read"]
 
-#: Layers of Keras 2 that it does not find again by their names.
+#: Layers of Keras 2 that it does not find again by their names, or does not make as they were written.
 _NOT_FOUND = {
     "RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures,
     "SpectralNormalization": legacy.SpectralNormalization,
+    "TensorFlowOpLayer": TensorFlowOpLayer,
 }
 
 
