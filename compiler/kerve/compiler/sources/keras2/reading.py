@@ -16,7 +16,14 @@ from tf_keras.src.utils import generic_utils
 from kerve.compiler.sources import archives, functions, lambdas, load_errors
 from kerve.compiler.sources.derived_state import derive_again
 from kerve.compiler.sources.detect import DetectedSource, Kind
-from kerve.compiler.sources.keras2 import bridges, explicit_padding, layer_weights, legacy, weight_groups
+from kerve.compiler.sources.keras2 import (
+    bridges,
+    explicit_padding,
+    feature_columns,
+    layer_weights,
+    legacy,
+    weight_groups,
+)
 from kerve.compiler.sources.keras2.keras1_layers import KERAS_1_LAYERS
 from kerve.compiler.sources.keras2.migrate import migrated
 from kerve.compiler.sources.keras2.raw_operators import TensorFlowOpLayer
@@ -64,6 +71,7 @@ def _known(own: Mapping[str, Any]) -> Iterator[None]:
     with (
         tf_keras.utils.custom_object_scope(objects),
         lambdas.with_lambda_globals(generic_utils, lambdas.KERAS_2, own),
+        feature_columns.told_apart(),
     ):
         yield
 
