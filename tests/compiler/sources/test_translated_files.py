@@ -114,6 +114,35 @@ def test_a_layer_that_tf_keras_does_not_find_by_its_name_is_read(
     np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", [1, 2])
+def test_the_gates_of_a_peephole_cell_see_its_state(
+    implementation: int,
+    tmp_path: Any,
+    model_of: ModelOf,
+    equal_to_original: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(legacy.PeepholeLSTMCell, "__module__", "keras.layers")
+    model = model_of(_SEQUENCE, layers.RNN(legacy.PeepholeLSTMCell(1, implementation=implementation)))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.standard_normal(each.shape) for each in model.get_weights()])
+    model.save(tmp_path / "model.h5")
+    x = rng.standard_normal((2, *_SEQUENCE)).astype(np.float32)
+    source: Any = sources.load(tmp_path / "model.h5")
+    kernel, recurrent, bias, *peepholes = model.get_weights()
+    h = c = np.zeros((2, 1))
+    for step in np.moveaxis(x, 1, 0):
+        i, f, new, o = np.split(step @ kernel + h @ recurrent + bias, 4, axis=1)
+        c = _sigmoid(f + peepholes[1] * c) * c + _sigmoid(i + peepholes[0] * c) * np.tanh(new)
+        h = _sigmoid(o + peepholes[2] * c) * np.tanh(c)
+    np.testing.assert_allclose(source.original(x), h, rtol=1e-5)
+    equal_to_original(source, {"x": x})
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
 def _perceptron(of: Any, builds: bool) -> type:
     """Return a class of either Keras: layers in attributes, in lists, and built by itself or by Keras."""
 

@@ -32,6 +32,7 @@ __all__ = ["from_config", "read"]
 
 #: Layers of Keras 2 that it does not find again by their names, or does not make as they were written.
 _NOT_FOUND = {
+    "PeepholeLSTMCell": legacy.PeepholeLSTMCell,
     "RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures,
     "SpectralNormalization": legacy.SpectralNormalization,
     "TensorFlowOpLayer": TensorFlowOpLayer,
