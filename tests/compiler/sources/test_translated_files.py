@@ -143,6 +143,29 @@ def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
+@pytest.mark.parametrize("place", ["functional", "sequential", "wrapped"])
+def test_a_layer_that_is_not_known_is_named(place: str, tmp_path: Any, model_of: ModelOf) -> None:
+    class Twice(layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            return 2.0 * inputs
+
+    if place == "sequential":
+        model = tf_keras.Sequential([tf_keras.Input(_SEQUENCE), Twice()])
+    else:
+        model = model_of(_SEQUENCE, layers.TimeDistributed(Twice()) if place == "wrapped" else Twice())
+    model.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"], object_hook=_without_module)
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(LoadError, match=r"Unknown layer: 'Twice'.* --import MODULE"):
+        sources.load(tmp_path / "model.h5")
+
+
+def _without_module(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what is of a layer as Keras wrote it before 2.13."""
+    return {key: value for key, value in fields.items() if key not in ("module", "registered_name")}
+
+
 def _perceptron(of: Any, builds: bool) -> type:
     """Return a class of either Keras: layers in attributes, in lists, and built by itself or by Keras."""
 
