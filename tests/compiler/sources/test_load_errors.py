@@ -44,6 +44,10 @@ def test_what_went_wrong_first_is_told(said: str, told: str) -> None:
             "save the model as .keras",
         ),
         ("maximum recursion depth exceeded in comparison", "load the model in Python under a higher limit"),
+        (
+            "You cannot add new elements of state to a layer that is already built",
+            "must ask its .built first",
+        ),
     ],
 )
 def test_what_to_do_is_told_by_what_went_wrong(said: str, remedy: str) -> None:

@@ -99,6 +99,11 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "LoRA, which Keras does not write down of those: compile the model object then",
     ),
     (
+        re.compile(r"cannot add new elements of state .* already built"),
+        "a build() that builds a layer which from_config() read, built already, must ask its .built first; "
+        "or compile the model object",
+    ),
+    (
         re.compile(r"No OpKernel was registered|Op type not registered"),
         "it belongs to an extension of TensorFlow, or to an older one (as boosted trees do), and has no ONNX "
         "form: save the model without it",
