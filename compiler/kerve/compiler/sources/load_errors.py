@@ -92,6 +92,11 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "build the model in Python, load its weights, and compile the object",
     ),
     (
+        re.compile(r"depthwise_kernel.*shape mismatch", re.IGNORECASE),
+        "TensorFlow up to 1.11 does not write down the depth_multiplier of separable convolutions: build the "
+        "model in Python, load its weights, and compile the object",
+    ),
+    (
         re.compile(
             r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE
         ),
