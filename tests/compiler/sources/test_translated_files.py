@@ -166,6 +166,25 @@ def _without_module(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in ("module", "registered_name")}
 
 
+def test_a_checkpoint_gives_its_weights_to_each_copy_of_a_model_within(tmp_path: Path) -> None:
+    inputs = tf_keras.Input(_VECTOR)
+    inner = tf_keras.Model(inputs, layers.Dense(4)(inputs), name="inner")
+    middle = tf_keras.Model(inputs, layers.Dense(4)(inner(inputs)), name="middle")
+    model = tf_keras.Model(inputs, layers.Add()([middle(inputs), inner(inputs)]))
+    model.set_weights([np.random.default_rng(0).random(each.shape) for each in model.get_weights()])
+    config = json.loads(model.to_json(), object_hook=_without_identity)
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    model.save_weights(tmp_path / "weights", save_format="tf")
+    source: Any = sources.load(tmp_path / "weights", LoadOptions(architecture=str(tmp_path / "model.json")))
+    x = np.random.default_rng(1).random((3, *_VECTOR)).astype(np.float32)
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
+
+
+def _without_identity(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what is of a layer as Keras wrote it before 2.9."""
+    return {key: value for key, value in fields.items() if key != "shared_object_id"}
+
+
 def _perceptron(of: Any, builds: bool) -> type:
     """Return a class of either Keras: layers in attributes, in lists, and built by itself or by Keras."""
 
