@@ -59,8 +59,8 @@ def _require_all(model: Any, held: Mapping[int, str], prefix: Path) -> None:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise LoadError(
             f"the checkpoint {prefix} has no values for {shown}: it is of another model, or lacks what "
-            "TensorFlow does not reach by attributes, as cells that Keras 3 stacks; save the weights with "
-            "model.save_weights('NAME.weights.h5')"
+            "TensorFlow does not reach by attributes, such as layers that Keras 3 has in lists; save the "
+            "weights with model.save_weights('NAME.weights.h5')"
         )
 
 

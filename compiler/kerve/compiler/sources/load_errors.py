@@ -80,8 +80,9 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"expected 0 layers, found"),
-        "the file does not say what the inputs are, as Keras 2.3 forgets of a Sequential that begins with an "
-        "InputLayer: build the model in Python, load its weights from the file, and compile the object",
+        "the file does not say what the inputs are, as of a subclassed model, or of a Sequential that began "
+        "with an InputLayer in Keras up to 2.3 or TensorFlow up to 1.14: build the model in Python, load its "
+        "weights from the file, and compile the object",
     ),
     (
         re.compile(
