@@ -36,19 +36,21 @@ def test_what_a_configuration_does_not_tell_is_taken_from_the_graph(
     np.testing.assert_allclose(source.reference(lowered)(_X)["attended"], model(_X["x"]), rtol=1e-5)
 
 
-def test_buckets_are_those_of_the_graph(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["saved", "model.h5"])
+@pytest.mark.parametrize("boundary", [60.0, 30.0])
+def test_columns_of_one_name_have_buckets_of_their_own(name: str, boundary: float, tmp_path: Path) -> None:
     """TensorFlow takes two columns of one name for one, when it builds them again."""
     column = tf.feature_column
     age, size = column.numeric_column("age"), column.numeric_column("size")
-    old, tall = column.bucketized_column(age, [60.0]), column.bucketized_column(size, [0.0])
+    old, tall = column.bucketized_column(age, [boundary]), column.bucketized_column(size, [0.0])
     columns = [
         column.bucketized_column(age, [20.0, 40.0]),
         column.indicator_column(column.crossed_column([old, tall], 50)),
     ]
     inputs = {name: tf_keras.Input((1,), name=name) for name in ("age", "size")}
     model = tf_keras.Model(inputs, layers.DenseFeatures(columns)(inputs))
-    model.save(tmp_path / "saved", save_format="tf")
-    source: Any = sources.load(tmp_path / "saved")
+    model.save(tmp_path / name)
+    source: Any = sources.load(tmp_path / name)
     people = {
         "age": np.array([[10.0], [30.0], [50.0], [70.0]], np.float32),
         "size": np.array([[-1.0], [1.0], [-1.0], [1.0]], np.float32),

@@ -207,6 +207,16 @@ def test_a_checkpoint_of_a_training_loop_and_json_make_a_model(tmp_path: Path) -
         np.testing.assert_allclose(source.model(_X["x"]), model(_X["x"]))
 
 
+def test_a_checkpoint_that_lacks_weights_is_refused_by_their_names(tmp_path: Path) -> None:
+    """TensorFlow does not come by the cells, and says that everything has its value."""
+    cells = [keras.layers.LSTMCell(2, name="lower"), keras.layers.LSTMCell(2, name="upper")]
+    model = keras.Sequential([keras.Input((3, 2)), keras.layers.RNN(cells), keras.layers.Dense(1)])
+    (tmp_path / "model.json").write_text(model.to_json())
+    prefix = tf.train.Checkpoint(model=model).save(str(tmp_path / "at"))
+    with pytest.raises(LoadError, match=r"has no values for lower/kernel, .*save_weights"):
+        sources.load(prefix, LoadOptions(architecture=str(tmp_path / "model.json")))
+
+
 def test_weights_without_an_architecture_say_what_is_missing(tmp_path: Path) -> None:
     _model().save_weights(tmp_path / "model.weights.h5")
     with pytest.raises(LoadError, match=r"holds weights only; give the architecture.*--architecture FILE"):

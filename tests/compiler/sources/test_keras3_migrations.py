@@ -100,6 +100,44 @@ def test_a_file_that_does_not_say_what_becomes_of_a_second_call_is_refused(
         sources.load(rewritten(model, first_call))
 
 
+@pytest.mark.parametrize("returned", [False, True], ids=["used", "used and returned"])
+@pytest.mark.parametrize("inner", [False, True], ids=["a layer", "a model"])
+def test_calls_are_those_that_the_model_holds(
+    rewritten: Callable[..., Path], equal_to_original: Callable[..., Any], inner: bool, returned: bool
+) -> None:
+    """Keras 3.0 and 3.1 number the calls of a layer that is also called elsewhere."""
+
+    def later(node: dict[str, Any]) -> None:
+        history = node["config"].get("keras_history")
+        if history and history[0] == "shared":
+            history[1] += 3
+
+    first, second = keras.Input((4,), name="first"), keras.Input((4,), name="second")
+    shared = _functional("shared") if inner else keras.layers.Dense(4, name="shared")
+    once = shared(first)
+    twice = shared(once if returned else second)
+    model = keras.Model([first, second], twice if returned else keras.layers.Subtract()([once, twice]))
+    source: Any = sources.load(rewritten(model, later))
+    rng = np.random.default_rng(0)
+    x = {name: rng.standard_normal((3, 4)).astype(np.float32) for name in ("first", "second")}
+    np.testing.assert_allclose(source.model(list(x.values())), model(list(x.values())), rtol=1e-5)
+    equal_to_original(source, x)
+
+
+def test_calls_of_which_two_may_be_meant_are_refused(rewritten: Callable[..., Path]) -> None:
+    def later(node: dict[str, Any]) -> None:
+        history = node["config"].get("keras_history")
+        if history and history[0] == "shared":
+            history[1] = 3
+
+    inputs = keras.Input((4,))
+    shared = keras.layers.Dense(4, name="shared")
+    once, twice = shared(inputs), shared(keras.layers.ReLU()(inputs))
+    model = keras.Model(inputs, keras.layers.Subtract()([once, twice]))
+    with pytest.raises(LoadError, match=r"'shared' is called 2 times .* as Keras 3\.0 and 3\.1 wrote it"):
+        sources.load(rewritten(model, later))
+
+
 def test_an_alpha_that_was_not_written_down_is_told(rewritten: Callable[..., Path]) -> None:
     def without_alpha(node: dict[str, Any]) -> None:
         if node["class_name"] == "ELU":

@@ -44,6 +44,11 @@ def test_what_went_wrong_first_is_told(said: str, told: str) -> None:
             "save the model as .keras",
         ),
         ("maximum recursion depth exceeded in comparison", "load the model in Python with a higher limit"),
+        ("Cannot assign to 's/depthwise_kernel:0': Shape mismatch. (3, 1) and (3, 2)", "depth_multiplier"),
+        (
+            "You cannot add new elements of state to a layer that is already built",
+            "must check its .built first",
+        ),
     ],
 )
 def test_what_to_do_is_told_by_what_went_wrong(said: str, remedy: str) -> None:

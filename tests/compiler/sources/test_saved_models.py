@@ -177,6 +177,31 @@ def test_a_loop_of_tensorflow_1_ends_with_the_longest_sequence(
         equal_to_original(sources.load(saved), {"x": x, "lengths": np.array([1, longest], np.int32)})
 
 
+def test_a_scattered_tensor_of_tensorflow_1_is_no_changed_variable(
+    session_saver: Callable[..., Path], equal_to_original: Callable[..., Any]
+) -> None:
+    saved = session_saver(lambda x: {"y": tf.scatter_nd([[3], [1]], x, [5, 2])}, x=tf.TensorSpec([2, 2]))
+    equal_to_original(sources.load(saved), {"x": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)})
+
+
+@pytest.mark.parametrize("change", ["scatter_nd_update", "scatter_update", "assign"])
+def test_a_variable_of_tensorflow_1_that_a_signature_changes_is_named(
+    session_saver: Callable[..., Path], change: str
+) -> None:
+    arguments: dict[str, Any] = {
+        "assign": lambda x: (tf.zeros((2, 2)) + x,),
+        "scatter_nd_update": lambda x: ([[1]], x[:1]),
+        "scatter_update": lambda x: ([1], x[:1]),
+    }
+
+    def function(x: Any) -> dict[str, Any]:
+        w = tf.compat.v1.get_variable("w", initializer=np.eye(2, dtype=np.float32), use_resource=False)
+        return {"y": getattr(tf.compat.v1, change)(w, *arguments[change](x)) + 1.0}
+
+    with pytest.raises(ConversionError, match="changes the variable 'w' when it is called"):
+        sources.load(session_saver(function, x=tf.TensorSpec([2, 2])))
+
+
 def test_an_operator_that_this_tensorflow_lacks_is_named(tmp_path: Path) -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         x = tf.compat.v1.placeholder(tf.float32, [None], "x")

@@ -114,6 +114,77 @@ def test_a_layer_that_tf_keras_does_not_find_by_its_name_is_read(
     np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", [1, 2])
+def test_the_gates_of_a_peephole_cell_see_its_state(
+    implementation: int,
+    tmp_path: Any,
+    model_of: ModelOf,
+    equal_to_original: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(legacy.PeepholeLSTMCell, "__module__", "keras.layers")
+    model = model_of(_SEQUENCE, layers.RNN(legacy.PeepholeLSTMCell(1, implementation=implementation)))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.standard_normal(each.shape) for each in model.get_weights()])
+    model.save(tmp_path / "model.h5")
+    x = rng.standard_normal((2, *_SEQUENCE)).astype(np.float32)
+    source: Any = sources.load(tmp_path / "model.h5")
+    kernel, recurrent, bias, *peepholes = model.get_weights()
+    h = c = np.zeros((2, 1))
+    for step in np.moveaxis(x, 1, 0):
+        i, f, new, o = np.split(step @ kernel + h @ recurrent + bias, 4, axis=1)
+        c = _sigmoid(f + peepholes[1] * c) * c + _sigmoid(i + peepholes[0] * c) * np.tanh(new)
+        h = _sigmoid(o + peepholes[2] * c) * np.tanh(c)
+    np.testing.assert_allclose(source.original(x), h, rtol=1e-5)
+    equal_to_original(source, {"x": x})
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("place", ["functional", "sequential", "wrapped"])
+def test_a_layer_that_is_not_known_is_named(place: str, tmp_path: Any, model_of: ModelOf) -> None:
+    class Twice(layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            return 2.0 * inputs
+
+    if place == "sequential":
+        model = tf_keras.Sequential([tf_keras.Input(_SEQUENCE), Twice()])
+    else:
+        model = model_of(_SEQUENCE, layers.TimeDistributed(Twice()) if place == "wrapped" else Twice())
+    model.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"], object_hook=_without_module)
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(LoadError, match=r"Unknown layer: 'Twice'.* --import MODULE"):
+        sources.load(tmp_path / "model.h5")
+
+
+def _without_module(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what is of a layer as Keras wrote it before 2.13."""
+    return {key: value for key, value in fields.items() if key not in ("module", "registered_name")}
+
+
+def test_a_checkpoint_gives_its_weights_to_each_copy_of_a_model_within(tmp_path: Path) -> None:
+    inputs = tf_keras.Input(_VECTOR)
+    inner = tf_keras.Model(inputs, layers.Dense(4)(inputs), name="inner")
+    middle = tf_keras.Model(inputs, layers.Dense(4)(inner(inputs)), name="middle")
+    model = tf_keras.Model(inputs, layers.Add()([middle(inputs), inner(inputs)]))
+    model.set_weights([np.random.default_rng(0).random(each.shape) for each in model.get_weights()])
+    config = json.loads(model.to_json(), object_hook=_without_identity)
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    model.save_weights(tmp_path / "weights", save_format="tf")
+    source: Any = sources.load(tmp_path / "weights", LoadOptions(architecture=str(tmp_path / "model.json")))
+    x = np.random.default_rng(1).random((3, *_VECTOR)).astype(np.float32)
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
+
+
+def _without_identity(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what is of a layer as Keras wrote it before 2.9."""
+    return {key: value for key, value in fields.items() if key != "shared_object_id"}
+
+
 def _perceptron(of: Any, builds: bool) -> type:
     """Return a class of either Keras: layers in attributes, in lists, and built by itself or by Keras."""
 

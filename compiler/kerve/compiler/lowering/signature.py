@@ -29,6 +29,7 @@ __all__ = [
     "inputs_of",
     "knows_inputs",
     "other_call_forms",
+    "unique_names",
     "with_open_batch",
 ]  # fmt: skip
 
@@ -172,7 +173,7 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     leaves = keras.tree.flatten_with_path(results)
     if results is None or not leaves:
         raise ConversionError(f"model '{model.name}' returns no tensor; return what is to be served")
-    names = _unique(_output_names(model, leaves), taken={str(value.name) for value in g.graph.inputs})
+    names = unique_names(_output_names(model, leaves), taken={str(value.name) for value in g.graph.inputs})
     for name, (_, symbol) in zip(names, leaves, strict=True):
         _require_served(f"output '{name}'", symbol.value.dtype)
         _make_way(g, name)
@@ -248,7 +249,7 @@ def _named(model: keras.Model | None, positional: tuple[Any, ...], keywords: dic
         _input_name(path, leaf) or _numbered(own[kind][key], path, arguments[kind][key])
         for (kind, key, *path), leaf in leaves
     ]
-    specs = [_spec(name, leaf) for name, (_, leaf) in zip(_unique(names), leaves, strict=True)]
+    specs = [_spec(name, leaf) for name, (_, leaf) in zip(unique_names(names), leaves, strict=True)]
     packed: Arguments = keras.tree.pack_sequence_as(arguments, specs)
     return packed
 
@@ -369,7 +370,7 @@ def _argument_names(model: keras.Model, count: int) -> list[str]:
     return names + ([several] if further == 1 and not names else [f"{several}_{n}" for n in range(further)])
 
 
-def _unique(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     """Make names unique by appending numbers; `taken` are names in use, such as inputs' for outputs."""
     seen = set(taken)
     result = []

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering.signature import unique_names
 from kerve.compiler.sources.keras2.bridges import OldFunction
 from kerve.compiler.sources.keras2.layers import clean_name
 
@@ -28,9 +29,11 @@ def as_model(
     arguments = keras.tree.map_structure(_input, inputs)
     results = OldFunction(function, clean_name(name))(arguments)
     if output_names is not None:
+        taken = [argument.name for argument in keras.tree.flatten(arguments)]  # an input may be an output
+        names = unique_names(map(clean_name, output_names), taken)
         named = [
-            keras.layers.Identity(name=clean_name(output))(result)
-            for output, result in zip(output_names, keras.tree.flatten(results), strict=True)
+            keras.layers.Identity(name=output)(result)
+            for output, result in zip(names, keras.tree.flatten(results), strict=True)
         ]
         results = keras.tree.pack_sequence_as(results, named)
     return keras.Model(arguments, results, name=clean_name(name))

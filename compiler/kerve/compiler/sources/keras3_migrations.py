@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import output_padding
+from kerve.compiler.sources import call_indices, output_padding
 
 __all__ = ["ambiguities", "migrate"]
 
@@ -15,8 +14,6 @@ _Fields = dict[str, Any]
 
 #: Keys that their layer no longer accepts, written by Keras 3.0 to 3.5; they do not affect outputs.
 _GONE = {"RandomRotation": frozenset({"value_range"})}
-
-_FUNCTIONAL = frozenset({"Functional", "Model"})
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,8 @@ def migrate(config: Any) -> Any:
     inner = fields.get("config")
     if isinstance(inner, dict):
         gone = _GONE.get(str(fields.get("class_name")), frozenset())
-        fields["config"] = {key: value for key, value in _bare(fields, inner).items() if key not in gone}
-        _check_calls(fields["config"])
+        bare = {key: value for key, value in _bare(fields, inner).items() if key not in gone}
+        fields["config"] = call_indices.renumbered(bare)
         if isinstance(layers := fields["config"].get("layers"), list):
             fields["config"]["layers"] = output_padding.completed(layers)
     return fields
@@ -104,7 +101,7 @@ def _bare(fields: _Fields, inner: _Fields) -> _Fields:
 
 
 def _returning_a_tensor(layer: Any) -> Any:
-    if not isinstance(layer, dict) or layer.get("class_name") not in _FUNCTIONAL:
+    if not isinstance(layer, dict) or layer.get("class_name") not in call_indices.FUNCTIONAL:
         return layer
     inner = layer["config"]
     single = {
@@ -113,42 +110,6 @@ def _returning_a_tensor(layer: Any) -> Any:
         if isinstance(inner.get(key), list) and len(inner[key]) == 1 and isinstance(inner[key][0], list)
     }
     return {**layer, "config": {**inner, **single}}
-
-
-def _check_calls(inner: _Fields) -> None:
-    """Raise `LoadError` for a layer called twice in a file of Keras 3.2: all uses refer to its first call."""
-    layers = inner.get("layers")
-    if not isinstance(layers, list) or "output_layers" not in inner:
-        return
-    used: dict[str, set[int]] = {}
-    for name, call in _references([*_calls(layers), inner["output_layers"]]):
-        used.setdefault(name, set()).add(call)
-    for layer in layers:
-        name = str(layer.get("name"))
-        calls = layer.get("inbound_nodes")
-        if isinstance(calls, list) and 1 < len(calls) > len(used.get(name, ())):
-            raise LoadError(
-                f"the file says that '{name}' is called {len(calls)} times and not what becomes of each "
-                "result, as Keras 3.2 wrote it; load its weights into the model in Python, and compile the "
-                "object, or save it with another version of Keras"
-            )
-
-
-def _calls(layers: list[Any]) -> Iterator[Any]:
-    return (layer.get("inbound_nodes") for layer in layers if isinstance(layer, dict))
-
-
-def _references(node: Any) -> Iterator[tuple[str, int]]:
-    """Yield the results that are used, as the layer's name and the index of its call."""
-    if isinstance(node, dict):
-        node = [node["keras_history"]] if "keras_history" in node else list(node.values())
-    if not isinstance(node, list):
-        return
-    if len(node) == 3 and isinstance(node[0], str) and isinstance(node[1], int):
-        yield node[0], node[1]
-        return
-    for item in node:
-        yield from _references(item)
 
 
 def _layers(node: Any, class_name: str) -> Iterator[_Fields]:

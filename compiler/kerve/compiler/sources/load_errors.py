@@ -80,8 +80,9 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"expected 0 layers, found"),
-        "the file does not describe the inputs, which Keras 2.3 omits for a Sequential that begins with an "
-        "InputLayer: build the model in Python, load its weights from the file, and compile the object",
+        "the file does not describe the inputs, as for a subclassed model, or for a Sequential that begins "
+        "with an InputLayer in Keras up to 2.3 or TensorFlow up to 1.14: build the model in Python, load its "
+        "weights from the file, and compile the object",
     ),
     (
         re.compile(
@@ -92,11 +93,21 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "build the model in Python, load its weights, and compile the object",
     ),
     (
+        re.compile(r"depthwise_kernel.*shape mismatch", re.IGNORECASE),
+        "TensorFlow up to 1.11 does not save the depth_multiplier of separable convolutions: build the "
+        "model in Python, load its weights, and compile the object",
+    ),
+    (
         re.compile(
             r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE
         ),
         "the weights do not belong to it; or layers within others (MultiHeadAttention) are quantized or have "
         "LoRA, which Keras does not save for those: then compile the model object",
+    ),
+    (
+        re.compile(r"cannot add new elements of state .* already built"),
+        "a build() that builds a layer which from_config() has already built must check its .built first; or "
+        "compile the model object",
     ),
     (
         re.compile(r"No OpKernel was registered|Op type not registered"),

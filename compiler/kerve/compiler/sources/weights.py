@@ -11,13 +11,13 @@ from typing import Any
 
 import h5py
 import keras
-import tensorflow as tf
 from keras.src.saving import saving_lib
 from keras.src.utils import python_utils
 
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import (
     architecture,
+    checkpoints,
     cleaning,
     consent,
     deferred_weights,
@@ -112,7 +112,7 @@ def _load(model: Any, found: DetectedSource, writer: Writer | None = None) -> No
             f"the architecture of {found.path} does not say what the inputs are; add an Input layer"
         )
     if found.kind is Kind.CHECKPOINT:
-        _restore(model, found.path)
+        checkpoints.restore(model, found.path)
         return
     with h5py.File(found.path, "r") as file:
         by_layer_names = _goes_by_layer_names(file)
@@ -127,35 +127,6 @@ def _load(model: Any, found: DetectedSource, writer: Writer | None = None) -> No
             weight_groups.rename(link)
         with weight_groups.reading() if writer else shared_weights.checked_weight_loading(saving_lib):
             model.load_weights(str(link))
-
-
-def _restore(model: Any, prefix: Path) -> None:
-    """Restore a checkpoint of the model, or of an object that has the model as an attribute."""
-    keys = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-    if isinstance(model, keras.Model):
-        _know_by_former_names(model)
-    owners = sorted({key.partition("/")[0] for key in keys if key.count("/") > 1} - {"save_counter"})
-    candidates = [tf.train.Checkpoint(model), *(tf.train.Checkpoint(**{owner: model}) for owner in owners)]
-    mismatch: AssertionError | None = None
-    for candidate in candidates:
-        try:
-            candidate.read(str(prefix)).assert_existing_objects_matched()
-        except AssertionError as error:  # raised by TensorFlow for variables missing in the checkpoint
-            mismatch = error
-        else:
-            return
-    raise LoadError(
-        f"the checkpoint {prefix} does not hold the weights of this architecture; "
-        f"it holds: {', '.join(sorted(key for key in keys if key.count('.') < 3)[:5])}, ..."
-    ) from mismatch
-
-
-def _know_by_former_names(model: keras.Model) -> None:
-    """Track variables by their former attribute names too, as in checkpoints: `kernel` for `_kernel`."""
-    for layer in model._flatten_layers():
-        for name, child in list(layer._trackable_children().items()):
-            if name.startswith("_") and isinstance(child, keras.Variable):
-                layer._track_trackable(child, name.lstrip("_"))
 
 
 def _files(found: DetectedSource) -> Iterable[Path]:

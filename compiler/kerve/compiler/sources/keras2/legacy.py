@@ -1,4 +1,4 @@
-"""Layers that old versions computed differently from the last Keras 2, under the same names."""
+"""Layers that old versions computed differently from the last Keras 2, or that it no longer has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras
 
-__all__ = ["LEGACY_LAYERS", "SpectralNormalization", "ambiguities", "class_name", "legacy_behavior"]
+__all__ = [
+    "LEGACY_LAYERS",
+    "PeepholeLSTMCell",
+    "SpectralNormalization",
+    "ambiguities",
+    "class_name",
+    "legacy_behavior",
+]
 
 #: Standalone Keras, up to its last version 2.3.1, and Keras 2.1 within TensorFlow: "2.2.4" is standalone,
 #: "2.2.4-tf" and "2.4.0" are within TensorFlow.
@@ -78,6 +85,33 @@ class SpectralNormalization(tf_keras.layers.SpectralNormalization):
         self.vector_u = self.add_weight(
             name="vector_u", shape=(1, self.kernel.shape[-1]), dtype=self.kernel.dtype, trainable=False
         )
+
+
+class PeepholeLSTMCell(tf_keras.layers.LSTMCell):
+    """An LSTM cell whose gates see its state; of TensorFlow up to 2.8."""
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights of a cell, and of each gate those for the state."""
+        super().build(input_shape)
+        (
+            self.input_gate_peephole_weights,
+            self.forget_gate_peephole_weights,
+            self.output_gate_peephole_weights,
+        ) = (
+            self.add_weight(name=f"{gate}_gate_peephole_weights", shape=(self.units,))
+            for gate in ("input", "forget", "output")
+        )
+
+    def _compute_carry_and_output(self, x: Any, h_tm1: Any, c_tm1: Any) -> Any:
+        kernels = tf.split(self.recurrent_kernel, 4, axis=1)
+        gates = [own + h @ kernel for own, h, kernel in zip(x, h_tm1, kernels, strict=True)]
+        return self._compute_carry_and_output_fused(gates, c_tm1)
+
+    def _compute_carry_and_output_fused(self, z: Any, c_tm1: Any) -> Any:
+        update = self.recurrent_activation(z[0] + self.input_gate_peephole_weights * c_tm1)
+        keep = self.recurrent_activation(z[1] + self.forget_gate_peephole_weights * c_tm1)
+        c = keep * c_tm1 + update * self.activation(z[2])
+        return c, self.recurrent_activation(z[3] + self.output_gate_peephole_weights * c)
 
 
 def legacy_behavior(model: tf_keras.Model, keras_version: str) -> None:

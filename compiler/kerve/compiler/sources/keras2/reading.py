@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import h5py
 import tf_keras
@@ -16,16 +17,26 @@ from tf_keras.src.utils import generic_utils
 from kerve.compiler.sources import archives, functions, lambdas, load_errors
 from kerve.compiler.sources.derived_state import derive_again
 from kerve.compiler.sources.detect import DetectedSource, Kind
-from kerve.compiler.sources.keras2 import bridges, explicit_padding, layer_weights, legacy, weight_groups
+from kerve.compiler.sources.keras2 import (
+    bridges,
+    explicit_padding,
+    feature_columns,
+    layer_weights,
+    legacy,
+    weight_groups,
+)
 from kerve.compiler.sources.keras2.keras1_layers import KERAS_1_LAYERS
 from kerve.compiler.sources.keras2.migrate import migrated
+from kerve.compiler.sources.keras2.raw_operators import TensorFlowOpLayer
 
 __all__ = ["from_config", "read"]
 
-#: Layers of Keras 2 that it cannot resolve by name.
+#: Layers of Keras 2 that it cannot resolve by name, or does not restore as they were saved.
 _NOT_FOUND = {
+    "PeepholeLSTMCell": legacy.PeepholeLSTMCell,
     "RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures,
     "SpectralNormalization": legacy.SpectralNormalization,
+    "TensorFlowOpLayer": TensorFlowOpLayer,
 }
 
 
@@ -62,8 +73,18 @@ def _known(own: Mapping[str, Any]) -> Iterator[None]:
     with (
         tf_keras.utils.custom_object_scope(objects),
         lambdas.with_lambda_globals(generic_utils, lambdas.KERAS_2, own),
+        feature_columns.told_apart(),
+        mock.patch.object(tf_keras.src.layers, "deserialize", _known_layer),
     ):
         yield
+
+
+def _known_layer(config: Any, *args: Any, **options: Any) -> Any:
+    """Return the layer of a configuration; of a class that it does not know tf_keras returns the name."""
+    layer = tf_keras.layers.deserialize(config, *args, **options)
+    if isinstance(layer, str):
+        raise ValueError(f"Unknown layer: '{layer}'")
+    return layer
 
 
 def _from_archive(found: DetectedSource, trust: bool) -> tf_keras.Model:

@@ -18,7 +18,9 @@ from kerve.compiler.sources.saved_model.describe import SavedModelInfo
 __all__ = ["FrozenGraph", "Function", "freeze_function", "freeze_session", "is_compiled"]
 
 #: The operators that change a variable of TensorFlow 1.
-_CHANGES = re.compile(r"(Resource)?(Assign|Scatter|Apply|StridedSliceAssign|SparseApply|CountUpTo)")
+_CHANGES = re.compile(
+    r"(Resource)?(Assign|Scatter(Nd)?(Update|Add|Sub|Mul|Div|Min|Max)|Apply|StridedSliceAssign|SparseApply|CountUpTo)"
+)
 
 #: TensorFlow's error messages for a variable without a value.
 _NOT_THERE = re.compile(r"Could not find variable (\S+?)\. |uninitialized value (\S+)")

@@ -15,7 +15,7 @@ from kerve.compiler.lowering import variables
 from kerve.compiler.sources import consent, function_model, keras2, load_errors, training
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind
-from kerve.compiler.sources.keras2 import bridges
+from kerve.compiler.sources.keras2 import bridges, feature_columns
 from kerve.compiler.sources.options import LoadOptions
 from kerve.compiler.sources.saved_model import batches, examples, graphs
 from kerve.compiler.sources.saved_model.describe import SavedModelInfo, describe
@@ -57,7 +57,7 @@ def from_folder(
 
 def _as_keras(found: SavedModelInfo, own: Mapping[str, Any], notes: list[str]) -> KerasSource | None:
     """Load the layers; None if Keras cannot restore them, as for models without a configuration."""
-    with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
+    with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)), feature_columns.told_apart():
         try:
             model = tf_keras.models.load_model(str(found.path), compile=False)
         except Exception:  # noqa: BLE001  # Keras and custom code may raise anything
