@@ -176,6 +176,7 @@ def test_regions_are_listed_and_forgotten(client: Any, region: Any) -> None:
         (KEY, 65, 0),
         (KEY, 8, 60),
     ],
+    ids=["missing", "path", "parent", "too large", "behind the end"],  # the same in all processes
 )
 def test_what_is_no_region_is_not_registered(
     key: str, size: int, offset: int, client: Any, region: Any
