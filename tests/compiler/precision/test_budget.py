@@ -130,7 +130,7 @@ def test_weights_that_the_author_gave_another_type_are_warned_of(policy: str, tm
     model = keras.Sequential([keras.layers.Input((16,), name="x"), *layers])
     warnings = " ".join(compiled(model, tmp_path, precision="int8", max_drop=1.0).manifest.warnings)
     stay = "float16" if policy == "mixed_float16" else "float64"
-    assert f"89% of the weights, which stay in {stay} (read by 1 MatMul); only weights in float32" in warnings
+    assert f"89% of the weights; they stay in {stay} (read by 1 MatMul); only weights in float32" in warnings
     assert "give the model the dtype policy float32" in warnings
 
 

@@ -71,7 +71,9 @@ def test_a_batch_that_a_subclassed_model_remembers_is_told(rows: int | None, tmp
     model(keras.Input((3,)) if rows is None else np.ones((rows, 3), np.float32))
     tf.saved_model.save(model, str(tmp_path / "saved"))
     told = [each for each in sources.load(tmp_path / "saved", LoadOptions()).warnings if "rows" in each]
-    assert [each.partition(" rows")[0] for each in told] == (["its signature takes 7"] if rows == 7 else [])
+    assert [each.partition(" rows")[0] for each in told] == (
+        ["its signature takes exactly 7"] if rows == 7 else []
+    )
 
 
 def test_that_tensorflow_traced_a_saved_model_is_no_warning(tables: Path) -> None:
