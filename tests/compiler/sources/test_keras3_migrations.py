@@ -96,7 +96,9 @@ def test_a_file_that_does_not_say_what_becomes_of_a_second_call_is_refused(
     first, second = keras.Input((4,), name="first"), keras.Input((4,), name="second")
     shared = keras.layers.Dense(2, name="shared")
     model = keras.Model([first, second], keras.layers.Subtract()([shared(first), shared(second)]))
-    with pytest.raises(LoadError, match="'shared' is called 2 times and not what becomes of each result"):
+    with pytest.raises(
+        LoadError, match=r"'shared' is called 2 times, and the file, .* does not state where each result"
+    ):
         sources.load(rewritten(model, first_call))
 
 
