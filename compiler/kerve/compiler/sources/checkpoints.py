@@ -58,9 +58,9 @@ def _require_all(model: Any, held: Mapping[int, str], prefix: Path) -> None:
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise LoadError(
-            f"the checkpoint {prefix} has no values for {shown}: it was saved from another model, or TensorFlow "
-            "does not reach these weights by attributes, such as those of layers that Keras 3 keeps in lists; "
-            "save the weights with model.save_weights('NAME.weights.h5')"
+            f"the checkpoint {prefix} has no values for {shown}: it was saved from another model, or "
+            "TensorFlow does not reach these weights by attributes, such as those of layers that Keras 3 "
+            "keeps in lists; save the weights with model.save_weights('NAME.weights.h5')"
         )
 
 

@@ -5,8 +5,8 @@ names (`first_changed`). If these agree, the compiler is at fault, and the graph
 model itself (`diagnose`). Passes fuse layers and change layouts, so that a layer's output has no fixed name
 in the graph. It is therefore searched for among the values of the layer's own nodes (among all values, if
 none of its nodes is left). A layer that is not found still counts as right if the results of its nodes lead
-to a value that is found, or if it is part of a layer that is right. Of the others, the first one whose inputs are
-found is the first that differs.
+to a value that is found, or if it is part of a layer that is right. Of the others, the first one whose inputs
+are found is the first that differs.
 """
 
 from __future__ import annotations
