@@ -262,7 +262,7 @@ def test_ranges_are_not_measured_on_data_with_nan_in_it(mobile: keras.Model, tmp
     images[1, 2] = np.nan
     data = tmp_path / "data.npz"
     np.savez(data, x=images)
-    with pytest.raises(LoadError, match=r"on user data: array 'image' holds NaN .* with --calibration"):
+    with pytest.raises(LoadError, match=r"on user data: array 'image' contains NaN .* with --calibration"):
         compiled(mobile, tmp_path, precision="int8", data=data)
     compiled(mobile, tmp_path, precision="int8", data=data, calibration=tmp_path / "finite.npz", max_drop=9.0)
     compiled(mobile, tmp_path, precision="int8-dynamic", data=data, max_drop=9.0)
