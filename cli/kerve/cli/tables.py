@@ -1,4 +1,4 @@
-"""Tables for people: as wide as the terminal, or wide enough for a pipe; wider cells are folded."""
+"""Tables for the terminal, or of a fixed width in a pipe; cells that are too wide are wrapped."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,16 +13,16 @@ from kerve.cli.text import printable
 __all__ = ["console", "print_table", "print_warning"]
 
 PIPE_WIDTH = 200
-# Of a column: a line and a space on either side.
+# Of a column: a line, and a space on each side.
 BORDER = 3
 
 console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table under its title; text stands as it is, without markup and control characters.
+    """Print a table with a title; text is not interpreted as markup, and control characters are replaced.
 
-    Where the terminal is too narrow for the words of the header, the columns are printed as rows.
+    If the terminal is too narrow for the words of the header, the columns are printed as rows.
     """
     header, body = list(columns), [list(row) for row in rows]
     console.print(Text(title, style="bold"))
@@ -48,7 +48,7 @@ def _header_width(columns: Sequence[str]) -> int:
 def _transposed(
     columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> Iterator[tuple[Sequence[str], Sequence[Sequence[str]]]]:
-    """Yield header and rows of tables with a column for each row, as many as fit beside one another."""
+    """Yield header and rows of transposed tables, each with as many of the rows as fit side by side."""
     room = console.width - 1 - BORDER - max(map(cell_len, columns))
     widest = BORDER + max((cell_len(cell) for row in rows for cell in row), default=0)
     beside = max(1, room // widest)

@@ -1,4 +1,4 @@
-"""Keras's open name scopes: a compile in the user's process leaves them as they were."""
+"""Restores Keras's name scopes after a compile in the user's process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["name_scopes_restored"]
 
 @contextmanager
 def name_scopes_restored() -> Iterator[None]:
-    """Close the name scopes that are still open at the end.
+    """Close the name scopes that were opened within the context and are still open at its end.
 
-    Keras's scope stays open where TensorFlow refuses its name (a layer called `a<b>`, in a graph). The paths
-    of all variables made later would begin with it, and an optimizer's could no longer be made.
+    Keras does not close a scope whose name TensorFlow rejects (of a layer called `a<b>`, in a graph). The
+    paths of all later variables would begin with that name, and creating an optimizer's variables would fail.
     """
     scopes = global_state.get_global_attribute("name_scope_stack", default=[], set_to_default=True)
     depth = len(scopes)

@@ -277,7 +277,7 @@ def _changed(
     opset: int,
     reduction: manifest_pb2.Reduction | None = None,
 ) -> Divergence | None:
-    """Find the first layer in which an artifact differs from its source compiled anew."""
+    """Find the first layer in which an artifact differs from its newly compiled source."""
     with tempfile.TemporaryDirectory() as folder:
         anew = packaging.save_model(optimize(origin.lower(opset).model), Path(folder))
         if reduction is None:

@@ -1,4 +1,4 @@
-"""Walks over graphs in which many paths lead to the same place."""
+"""Graph traversal that visits each item once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def reachable(starts: Iterable[T], following: Callable[[T], Iterable[T]]) -> Iterator[T]:
-    """Yield the starts and whatever follows from them, each once, depth first.
+    """Yield the starts and all items that are reachable from them, each once, depth first.
 
-    Neither shared operands, which would double the work at each of many steps, nor cycles are visited
-    twice, and a long chain needs no recursion. `following` is asked for an item after that is yielded.
+    Visiting shared operands repeatedly would take exponential time. Long chains need no recursion.
+    `following` is called for an item after that is yielded.
     """
     waiting = list(dict.fromkeys(starts))
     seen = set(waiting)

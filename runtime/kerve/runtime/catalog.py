@@ -79,9 +79,7 @@ class Catalog(Generic[T]):
         raise NotFoundError(f"{UNKNOWN}: {name!r} {show_route(version)} is not found; available: {available}")
 
     def ask(self, name: str, version: str, compute: Callable[[T], R]) -> R:
-        """Return what `compute` makes of what answers; it is asked again if another has replaced that before
-        it could answer.
-        """
+        """Return the result of `compute` for the entry of a version; retry if that is replaced meanwhile."""
         found = self.find(name, version)
         while True:
             try:
@@ -93,10 +91,10 @@ class Catalog(Generic[T]):
 
 
 def show_route(route: str) -> str:
-    """Return a version's number, or a label, as messages have it."""
+    """Return a version number or a label as shown in messages."""
     return f"version {route}" if is_version(route) else f"label {route!r}"
 
 
 def is_version(route: str) -> bool:
-    """Return whether a route is a version's number, and no label."""
+    """Return whether a route is a version number, not a label."""
     return route.isascii() and route.isdecimal()

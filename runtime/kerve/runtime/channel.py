@@ -17,7 +17,7 @@ from kerve.runtime.signature import Signature
 __all__ = ["Channel"]
 
 OPTIONS = [("grpc.max_receive_message_length", 2**31 - 1), ("grpc.max_send_message_length", 2**31 - 1)]
-# What gRPC says where it found nobody to talk to: no connection, no address for a name.
+# Words of gRPC's errors if the connection or the name resolution failed.
 UNREACHED = ("connect", "errors resolving")
 
 

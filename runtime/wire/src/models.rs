@@ -122,7 +122,7 @@ impl Models {
     }
 }
 
-/// A version's number, or a label, as messages have it.
+/// Formats a version number or a label for messages.
 fn show_route(route: &str) -> String {
     let is_version = !route.is_empty() && route.bytes().all(|digit| digit.is_ascii_digit());
     if is_version { format!("version {route}") } else { format!("label {}", quote(route)) }

@@ -138,7 +138,7 @@ def test_weights_that_keras_quantized_are_not_reduced_again(tmp_path: Path) -> N
     model = keras.Sequential([keras.layers.Input((16,), name="x"), keras.layers.Dense(8)])
     model.quantize("int8")
     warnings = " ".join(compiled(model, tmp_path, precision="float16").manifest.warnings)
-    assert "float16 changes nothing: it has no float32 weights; if Keras quantized it" in warnings
+    assert "float16 changes nothing: it has no float32 weights; if Keras quantized the model" in warnings
 
 
 def test_weights_that_shrink_without_other_operators_are_a_change(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def _damaged() -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(np.full((3, 8, 8, 1), np.nan, np.float32), "'image' holds NaN or infinity", id="NaN"),
+        pytest.param(np.full((3, 8, 8, 1), np.nan, np.float32), "'image' contains NaN or infinity", id="NaN"),
         pytest.param(np.zeros((0, 8, 8, 1), np.float32), "holds no elements: its 'batch' is 0", id="no rows"),
         pytest.param(np.zeros((3, 8, 9, 1), np.float32), r"has shape \[3, 8, 9, 1\]", id="other shape"),
         pytest.param(b"not an archive", "write one with numpy.savez", id="no archive"),
@@ -262,7 +262,7 @@ def test_ranges_are_not_measured_on_data_with_nan_in_it(mobile: keras.Model, tmp
     images[1, 2] = np.nan
     data = tmp_path / "data.npz"
     np.savez(data, x=images)
-    with pytest.raises(LoadError, match=r"on user data: array 'image' holds NaN .* with --calibration"):
+    with pytest.raises(LoadError, match=r"on user data: array 'image' contains NaN .* with --calibration"):
         compiled(mobile, tmp_path, precision="int8", data=data)
     compiled(mobile, tmp_path, precision="int8", data=data, calibration=tmp_path / "finite.npz", max_drop=9.0)
     compiled(mobile, tmp_path, precision="int8-dynamic", data=data, max_drop=9.0)

@@ -47,7 +47,7 @@ def test_what_went_wrong_first_is_told(said: str, told: str) -> None:
         ("Cannot assign to 's/depthwise_kernel:0': Shape mismatch. (3, 1) and (3, 2)", "depth_multiplier"),
         (
             "You cannot add new elements of state to a layer that is already built",
-            "must check its .built first",
+            "check the layer's .built first",
         ),
     ],
 )

@@ -85,7 +85,7 @@ def _depends(value: ir.Value, states: Collection[int]) -> bool:
 
 
 def _operands(value: ir.Value) -> Iterator[ir.Value]:
-    """Yield what a value is computed from, in the bodies of its node too."""
+    """Yield the values from which a value is computed, including those that its node's bodies capture."""
     node = value.producer()
     if node is None:
         return

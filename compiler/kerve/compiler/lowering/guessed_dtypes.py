@@ -53,7 +53,7 @@ def _with_integers(arguments: Arguments, names: Collection[str]) -> Arguments:
 
 
 def _identifies(value: ir.Value) -> bool:
-    """Whether every path from an input leads to a cast to integers or to a question, one to a cast."""
+    """Whether each use of an input is a cast to integers (at least one), a move or an operator in `_ASKS`."""
     casts = 0
     for each in reachable([value], _moved):
         if each.is_graph_output():

@@ -48,7 +48,7 @@ def _behind_logarithms(graph: ir.Graph) -> list[ir.Node]:
 
 
 def _logarithm_of(node: ir.Node) -> Iterator[ir.Node]:
-    """Yield what computes the number whose logarithm a node takes, or hands on to one."""
+    """Yield the producers of the inputs of a Log, or of an operator between a Log and its argument."""
     if is_op(node, "Log", *_BETWEEN):
         yield from filter(None, (value.producer() for value in node.inputs if value is not None))
 

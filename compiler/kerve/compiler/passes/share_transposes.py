@@ -1,4 +1,4 @@
-"""A matrix that is read both ways, as the table of a tied embedding, is kept once."""
+"""Stores a matrix once that is used with its transpose, as the table of a tied embedding is."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LEAST = 1 << 13
 
 
 class ShareTransposes(ir.passes.InPlacePass):
-    """Let a Transpose take the place of a constant that is the transpose of another one.
+    """Replace a constant that is the transpose of another one by a Transpose of that.
 
-    ONNX Runtime computes it once, when it loads the model: the file is smaller, and nothing is slower.
+    ONNX Runtime folds it when it loads the model: the file is smaller, and inference is not slower.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -46,10 +46,10 @@ class ShareTransposes(ir.passes.InPlacePass):
 
 
 class SplitTransposes(ir.passes.InPlacePass):
-    """The reverse: make constants of what is transposed of constants, for passes that look for weights."""
+    """The reverse: fold Transposes of constants into constants, for passes that look for weights."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Give each reader a matrix of its own."""
+        """Fold the Transposes of the model's constant matrices."""
         editor, modified = Editor(model), False
         for node in list(model.graph):
             value = node.inputs[0] if is_op(node, "Transpose") else None
@@ -61,7 +61,7 @@ class SplitTransposes(ir.passes.InPlacePass):
 
 
 def _candidates(graph: ir.Graph) -> list[ir.Value]:
-    """Return the matrices that could be another one's transpose: the elements of no others are read."""
+    """Return the matrices whose shape fits another one's transpose; no other elements need to be read."""
     matrices = [
         value
         for value in graph.initializers.values()

@@ -37,7 +37,7 @@ _WARNING_SHARE = 0.1
 
 #: Advice for weights in types that are not reduced.
 _WIDER = "only weights in float32 are reduced: give the model the dtype policy float32"
-_UNQUANTIZED = "if Keras quantized it, compile it as it was before"
+_UNQUANTIZED = "if Keras quantized the model, compile it without that"
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def _before(graph: ir.Graph, products: set[ir.Node]) -> set[ir.Node]:
 
 
 def _joined(products: set[ir.Node], chosen: set[ir.Node]) -> set[ir.Node]:
-    """Return the chosen nodes that hang together with a product; for others, converting costs more."""
+    """Return the chosen nodes connected with a product; converting others is not worth the Casts."""
 
     def chosen_neighbours(node: ir.Node) -> set[ir.Node]:
         producers = {value.producer() for value in node.inputs if value is not None}

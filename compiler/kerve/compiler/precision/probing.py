@@ -106,9 +106,9 @@ def expose_values(path: Path, names: Iterable[str]) -> Runner:
 def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[str, Range]:
     """Return the range of each named value of the model at `path` over all data.
 
-    Bounds are rounded outwards to three digits, so that they do not depend on the last bits of one machine's
-    arithmetic. They are infinite for a value that is, or that was always empty. Raises `LoadError` for data
-    that the model does not take, or that holds NaN or infinity.
+    Bounds are rounded outwards to three digits, so that they do not depend on the last bits of a machine's
+    arithmetic. They are infinite for values with infinities and for values that were always empty. Raises
+    `LoadError` for data that the model does not accept, or that contains NaN or infinity.
     """
     if not names:
         return {}
@@ -143,8 +143,8 @@ def _require_finite(dataset: Dataset) -> None:
     for name, array in dataset.inputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise LoadError(
-                f"ranges cannot be measured on {dataset.origin} data: array '{name}' holds NaN or infinity; "
-                "give finite, representative inputs with --calibration FILE.npz"
+                f"ranges cannot be measured on {dataset.origin} data: array '{name}' contains NaN or "
+                "infinity; give finite, representative inputs with --calibration FILE.npz"
             )
 
 

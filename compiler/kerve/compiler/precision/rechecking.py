@@ -27,8 +27,9 @@ from kerve.compiler.verification import (
 
 __all__ = ["RecheckResult", "first_changed_layer", "recheck_reduced"]
 
-#: What a layer's error grows by, in times what it was, is no chance; layers behind it may amplify the growth.
+#: The growth of a layer's error, relative to the recorded error, that is significant.
 _GROWTH = 2.0
+#: The factor by which the layers after it may amplify that growth.
 _AMPLIFIED = 30.0
 
 
@@ -44,7 +45,7 @@ class RecheckResult:
 
     @property
     def passed(self) -> bool:
-        """Whether it is equal within its tolerances, and within its budget."""
+        """Whether the artifact is equal within its tolerances, and all losses are within its budget."""
         return self.verified.passed and all(loss.drop <= allowed for loss, allowed in self.losses)
 
 
@@ -75,9 +76,9 @@ def recheck_reduced(
 def first_changed_layer(
     float32: Path, path: Path, record: manifest_pb2.Reduction, inputs: Arrays
 ) -> Divergence | None:
-    """Return the first layer of the model at `path` that is off by more than what is on record.
+    """Return the first layer of the model at `path` whose error is larger than the recorded one.
 
-    `float32` is its source, compiled anew. None where no layer's error is clearly larger.
+    `float32` is its newly compiled source. Returns None if no layer's error is clearly larger.
     """
     known = {each.layer: each.given for each in record.layers}
     now = {each.layer: each.given for each in layer_losses(float32, path, [inputs]) if each.layer in known}

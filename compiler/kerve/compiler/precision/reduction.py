@@ -49,15 +49,15 @@ def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.
 class Remaining:
     """The weights that keep their type."""
 
-    #: The part of all weights that they are.
+    #: Their share of all weights.
     share: float
-    #: Their types, and the operators that read them, with how many there are.
+    #: Their types, and the operators that read them, with the number of each.
     types: Counter[str]
     readers: Counter[str]
 
 
 def remaining(model: ir.Model, reduced: ir.Model, precision: str) -> Remaining:
-    """Return which floating-point weights are as they were, but for those that had the precision before."""
+    """Return the floating-point weights that did not change, except those that already had the precision."""
     before = {str(value.name): value for value in _weights(model)}
     kept = [
         value

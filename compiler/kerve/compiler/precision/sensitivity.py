@@ -35,7 +35,7 @@ class LayerLoss:
 
 
 def layer_losses(float32: Path, reduced: Path, inputs: Iterable[Arrays]) -> list[LayerLoss]:
-    """Run two models on the same inputs and compare what their layers give, in the order of the graph."""
+    """Run two models on the same inputs and compare their layers' outputs, in the order of the graph."""
     layers = _layers(ir.load(float32).graph)
     wanted = dict.fromkeys(name for layer in layers.values() for name in (*layer.taken, layer.given))
     names = _renamed(ir.load(reduced).graph, wanted)
@@ -66,9 +66,9 @@ class _Layer:
 
 
 def _layers(graph: ir.Graph) -> dict[str, _Layer]:
-    """Return what each Keras layer takes from others, and the last real value it gives, by its path.
+    """Return each Keras layer's inputs from other layers and its last floating-point output, by its path.
 
-    They come in the order of their last nodes: the first may be a Transpose far ahead of the others.
+    Layers are in the order of their last nodes: the first may be a Transpose far ahead of the others.
     """
     nodes: dict[str, list[ir.Node]] = {}
     for node in graph:

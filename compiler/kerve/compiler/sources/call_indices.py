@@ -1,7 +1,7 @@
-"""Which call of a layer a result is of, in functional models of Keras 3.
+"""Indices of the calls of a layer, in functional models of Keras 3.
 
-Up to Keras 3.2 files number calls among all that the layer ever had, in other models too, and hold those of
-the model. What the model returns is numbered among these.
+Up to Keras 3.2, files contain the calls made in the model, but their indices count all calls of the layer,
+including those in other models. The indices in `output_layers` count the model's calls only.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ __all__ = ["FUNCTIONAL", "renumbered"]
 
 _Fields = dict[str, Any]
 
-#: What a model within another may be called.
+#: Class names of a model within another.
 FUNCTIONAL = frozenset({"Functional", "Model"})
 
 
 def renumbered(inner: _Fields) -> _Fields:
-    """Return the configuration of a model, with calls numbered among those that it holds.
+    """Return the configuration of a model, with indices that count the calls in the model.
 
-    Raises `LoadError` where it does not say what becomes of each.
+    Raises `LoadError` if the configuration does not determine which call each index refers to.
     """
     layers = inner.get("layers")
     if not isinstance(layers, list) or "output_layers" not in inner:
@@ -33,14 +33,14 @@ def renumbered(inner: _Fields) -> _Fields:
     for layer in layers:
         name = str(layer.get("name"))
         if layer.get("inbound_nodes"):  # inputs have none
-            first = int(layer.get("class_name") in FUNCTIONAL)  # which count their own graph as a call
+            first = int(layer.get("class_name") in FUNCTIONAL)  # whose own graph counts as a call
             last = {number - first for number in returned.get(name, ())}
             numbers[name] = _positions(name, len(layer["inbound_nodes"]), used.get(name, set()), last)
     return {**inner, "layers": [_numbered(layer, numbers) for layer in layers]}
 
 
 def _positions(name: str, count: int, used: set[int], returned: set[int]) -> Mapping[int, int]:
-    """Return the place among `count` calls of each that is `used` in the model; `returned` are places."""
+    """Map the `used` indices to positions among the model's `count` calls; `returned` are positions."""
     if not used or max(used) < count:
         if 1 < count > len(used | returned):
             raise _unclear(name, count, "Keras 3.2")
@@ -54,9 +54,9 @@ def _positions(name: str, count: int, used: set[int], returned: set[int]) -> Map
 def _unclear(name: str, count: int, writer: str) -> LoadError:
     calls = "once" if count == 1 else f"{count} times"
     return LoadError(
-        f"the file says that '{name}' is called {calls} and not what becomes of each result, as {writer} "
-        "wrote it; load its weights into the model in Python, and compile the object, or save it with "
-        "another version of Keras"
+        f"'{name}' is called {calls}, and the file, as {writer} wrote it, does not state where each result "
+        "is used; build the model in Python, load the weights from the file, and compile the object, or save "
+        "it with another version of Keras"
     )
 
 
@@ -68,7 +68,7 @@ def _by_layer(node: Any) -> dict[str, set[int]]:
 
 
 def _references(node: Any) -> Iterator[tuple[str, int]]:
-    """The results that are used: layers by name, and which of their calls."""
+    """Yield the references to results: the layer's name and the index of the call."""
     if isinstance(node, dict):
         node = [node["keras_history"]] if "keras_history" in node else list(node.values())
     if not isinstance(node, list):

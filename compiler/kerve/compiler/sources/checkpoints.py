@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow, which hold weights by the attributes that lead to them."""
+"""Restores TensorFlow checkpoints, which store weights by the path of attributes that leads to them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kerve.compiler.errors import LoadError
 
 __all__ = ["restore"]
 
-#: Where a checkpoint has its graph of objects, and what it calls the value of a variable there.
+#: The checkpoint's key of its object graph, and the name of a variable's value there.
 _GRAPH, _VALUE = "_CHECKPOINTABLE_OBJECT_GRAPH", "VARIABLE_VALUE"
 
 
 def restore(model: Any, prefix: Path) -> None:
-    """Give a model the weights of a checkpoint of it, or of an object that has it as an attribute.
+    """Load a model's weights from a checkpoint of it, or of an object that has it as an attribute.
 
-    Raises `LoadError` where the checkpoint does not hold them.
+    Raises `LoadError` if the checkpoint lacks any of them.
     """
     reader = tf.train.load_checkpoint(str(prefix))
     keys = reader.get_variable_to_shape_map()
@@ -35,7 +35,7 @@ def restore(model: Any, prefix: Path) -> None:
     for candidate in candidates:
         try:
             candidate.read(str(prefix)).assert_existing_objects_matched()
-        except AssertionError as error:  # how TensorFlow says that variables were not in the checkpoint
+        except AssertionError as error:  # raised for variables that are not in the checkpoint
             mismatch = error
         else:
             return
@@ -44,28 +44,28 @@ def restore(model: Any, prefix: Path) -> None:
             f"the checkpoint {prefix} does not hold the weights of this architecture; "
             f"it holds: {', '.join(sorted(key for key in keys if key.count('.') < 3)[:5])}, ..."
         ) from mismatch
-    # TensorFlow gives weights to one object. A layer that several models within have in common is one in the
-    # checkpoint, and several in a model that was built from a configuration.
+    # TensorFlow restores each saved object into one object only. A layer that several inner models share is
+    # one object in the checkpoint, but several in a model that was built from a configuration.
     for weight in model.weights:
         weight.assign(reader.get_tensor(held[id(weight)]))
 
 
 def _require_all(model: Any, held: Mapping[int, str], prefix: Path) -> None:
-    """Raise `LoadError` where a checkpoint has some weights: TensorFlow misses those that it cannot reach."""
+    """Raise `LoadError` if a checkpoint lacks some of the weights: TensorFlow does not detect it in all."""
     missing = [
         getattr(weight, "path", weight.name) for weight in model.weights if held and id(weight) not in held
     ]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise LoadError(
-            f"the checkpoint {prefix} has no values for {shown}: it is of another model, or lacks what "
-            "TensorFlow does not reach by attributes, such as layers that Keras 3 has in lists; save the "
-            "weights with model.save_weights('NAME.weights.h5')"
+            f"the checkpoint {prefix} has no values for {shown}: it was saved from another model, or "
+            "TensorFlow does not reach these weights by attributes, such as those of layers that Keras 3 "
+            "keeps in lists; save the weights with model.save_weights('NAME.weights.h5')"
         )
 
 
 def _held(model: Any, reader: Any, owners: Sequence[str]) -> dict[int, str]:
-    """Return the keys of a checkpoint for weights of a model, by their identity."""
+    """Return the checkpoint keys of a model's weights, by the weights' `id()`."""
     graph = TrackableObjectGraph.FromString(reader.get_tensor(_GRAPH))
     named = _children(graph.nodes[0])
     starts = [0, *(named[owner] for owner in owners if owner in named)]
@@ -75,7 +75,7 @@ def _held(model: Any, reader: Any, owners: Sequence[str]) -> dict[int, str]:
 
 
 def _saved(root: Any, graph: TrackableObjectGraph, start: int) -> Iterator[tuple[int, str]]:
-    """The keys of the values that a checkpoint has for objects, by their identity."""
+    """Yield the `id()` of each variable that is reached from `root`, with its checkpoint key."""
     left, seen = [(root, start)], set()
     while left:
         found, number = left.pop()
@@ -97,7 +97,7 @@ def _children(node: Any) -> dict[str, int]:
 
 
 def _know_by_former_names(model: keras.Model) -> None:
-    """A checkpoint goes by attributes: where Keras 3 has a layer's `_kernel` today, it once had `kernel`."""
+    """Track variables under their former attribute names, too: Keras 3's `_kernel` was once `kernel`."""
     for layer in model._flatten_layers():
         for name, child in list(layer._trackable_children().items()):
             if name.startswith("_") and isinstance(child, keras.Variable):

@@ -106,8 +106,8 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"cannot add new elements of state .* already built"),
-        "a build() that builds a layer which from_config() has already built must check its .built first; or "
-        "compile the model object",
+        "a build() method builds a layer that from_config() has already built: check the layer's .built "
+        "first, or compile the model object",
     ),
     (
         re.compile(r"No OpKernel was registered|Op type not registered"),

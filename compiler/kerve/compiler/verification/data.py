@@ -107,8 +107,8 @@ def primes_from(least: int) -> Iterator[int]:
 def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a `.npz` file; raises `LoadError`."""
     if not path.exists():
-        raise LoadError(f"there is no file {path}; expected inputs as numpy.savez writes them")
-    # A pipe would be waited for; what is no zip file NumPy takes for something else, and advises to unpickle.
+        raise LoadError(f"there is no file {path}; expected inputs written by numpy.savez")
+    # Reading a pipe would block; for other formats NumPy's error advises to allow unpickling.
     if not (path.is_file() and zipfile.is_zipfile(path)):
         raise LoadError(f"{path} is not a .npz file of plain arrays; write one with numpy.savez")
     try:

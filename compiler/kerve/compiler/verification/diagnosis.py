@@ -1,12 +1,12 @@
-"""Which layer is the first whose output a compiled graph does not compute.
+"""Finds the first layer whose output differs between a Keras model and its compiled graph.
 
-An artifact's graph is compared with one compiled anew from the source: their values have the same names
-(`first_changed`). Where these agree, the compiler is at fault, and the graph is compared with the Keras model
-itself (`diagnose`). There, the graph's values carry no layer's output under a fixed name: passes fuse layers,
-and change layouts. So each layer's output is looked for among the values of the layer's own nodes (all
-values, where no node is left of the layer). A layer that is not found is right all the same where what its
-nodes compute leads to something that is found, or where it is part of a layer that is found. Of the others,
-the first one whose inputs are found is where the models part.
+First, an artifact's graph is compared with one newly compiled from the source, whose values have the same
+names (`first_changed`). If these agree, the compiler is at fault, and the graph is compared with the Keras
+model itself (`diagnose`). Passes fuse layers and change layouts, so that a layer's output has no fixed name
+in the graph. It is therefore searched for among the values of the layer's own nodes (among all values, if
+none of its nodes is left). A layer that is not found still counts as right if the results of its nodes lead
+to a value that is found, or if it is part of a layer that is right. Of the others, the first one whose inputs
+are found is the first that differs.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = ["Divergence", "diagnose", "first_changed"]
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first layer that differs, with what is known of the difference."""
+    """The first layer that differs, with details of the difference."""
 
     path: str
     details: str
 
     @classmethod
     def of(cls, path: str, kind: str, error: float | None) -> Divergence:
-        """Describe a layer by its class or operator, and by its largest error where that is known."""
+        """Describe a layer by its class or operator, and by its largest error if that is known."""
         return cls(path, kind if error is None else f"{kind}, off by {error:.3g}")
 
     def __str__(self) -> str:
@@ -49,10 +49,10 @@ class Divergence:
 
 
 def first_changed(anew: Path, path: Path, inputs: Mapping[str, NDArray[Any]]) -> Divergence | None:
-    """Return the first layer of the graph at `anew` whose values are others in the graph at `path`.
+    """Return the first layer of the graph at `anew` whose values differ in the graph at `path`.
 
-    None where no values differ, but for those that are drawn at random, and where the graphs do not have
-    the same values, as those of two versions of the compiler.
+    Returns None if no values differ, except random ones, or if the graphs do not have the same values, as
+    with two versions of the compiler.
     """
     found = {value.name: value.array for value in _every_value(ir.load(path), inputs)}
     values, again = (_every_value(ir.load(anew), inputs) for _ in range(2))
@@ -70,9 +70,9 @@ def diagnose(
 ) -> Divergence | None:
     """Run the source and the graph at `path` on the same inputs; returns None if all layers are found.
 
-    In a graph whose layers are `fused`, one that has no nodes of its own left may be part of another, and
-    outputs may have their elements in another order. Layers that return something else when they are called
-    again draw random numbers, and prove nothing.
+    In a graph whose layers are `fused`, a layer without nodes of its own may be part of another, and outputs
+    may have their elements in another order. Layers whose outputs differ between two calls draw random
+    numbers, and are not compared.
     """
     with _recorded_calls() as calls:
         layered(inputs)
@@ -88,7 +88,7 @@ def diagnose(
 
 @dataclass(eq=False)
 class _Call:
-    """One call of a Keras layer: where it was made, and its floating-point inputs and all its outputs."""
+    """One call of a Keras layer: its path and caller, its floating-point inputs and all its outputs."""
 
     path: str
     kind: str
@@ -99,13 +99,13 @@ class _Call:
 
 @contextmanager
 def _recorded_calls() -> Iterator[list[_Call]]:
-    """Collect the calls of Keras layers while the context lasts, in the order in which they end."""
+    """Record the calls of Keras layers within the context, in the order in which they return."""
     calls: list[_Call] = []
     stack: list[_Call | None] = []
     original = keras.Layer.__call__
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        if not stack:  # the model itself is no layer of its own
+        if not stack:  # the model itself is not recorded as a layer
             this = None
         else:
             caller = stack[-1]
@@ -146,7 +146,7 @@ class _Value:
         return np.sort(self.array, axis=None)
 
     def is_of(self, path: str) -> bool:
-        """Whether a layer computes it, or one within that layer."""
+        """Whether the layer at `path`, or one within it, computes the value."""
         return self.layer == path or self.layer.startswith(f"{path}/")
 
 
@@ -171,7 +171,7 @@ def _first_divergence(
 
 @dataclass(frozen=True)
 class _Match:
-    """The values of a graph that equal some arrays, whether each array has one, and how far others are."""
+    """Values of a graph that equal the arrays, whether each array has one, and the error of the closest."""
 
     names: set[str]
     complete: bool
@@ -186,7 +186,7 @@ class _Search:
         self._fused = fused
 
     def outputs_of(self, call: _Call) -> _Match:
-        """Look for a layer's outputs among its own values; among all where it has none."""
+        """Look for a layer's outputs among its own values, or among all values if it has none."""
         own = [value for value in self._values if value.is_of(call.path)]
         return self._matches(call.outputs, own or self._values)
 
@@ -195,7 +195,7 @@ class _Search:
         return self._matches(call.inputs, self._values)
 
     def is_one_with_caller(self, call: _Call) -> bool:
-        """Whether the layer around this one was lowered as a whole, as an RNN with its cell."""
+        """Whether an outer layer was lowered as a whole, as an RNN with its cell."""
         caller = call.caller
         return caller is not None and (
             any(value.layer == caller.path for value in self._values) or self.is_one_with_caller(caller)
@@ -211,7 +211,7 @@ class _Search:
         )
 
     def _match(self, want: NDArray[Any], values: list[_Value]) -> _Match:
-        """Compare an array with values of its size; where layers are fused, elements may be in any order."""
+        """Compare an array with values of its size; if layers are fused, elements may be in any order."""
         names, errors = set(), []
         if self._fused:
             want = np.sort(want, axis=None)
@@ -239,7 +239,7 @@ def _leading_to(model: ir.Model, names: set[str]) -> set[str]:
 
 
 def _every_value(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> list[_Value]:
-    """Return the inputs and every value that the graph computes, in order; it gives all from then on."""
+    """Return the inputs and every value of the graph, in order; all become outputs of `model`."""
     producers = {str(output.name): node for node in model.graph for output in node.outputs if output.name}
     known = set(model.graph.outputs)
     model.graph.outputs.extend(

@@ -129,7 +129,7 @@ def _is_extent(value: ir.Value) -> bool:
 
 def _computed_from(value: ir.Value) -> Iterator[ir.Value]:
     for node, _ in value.uses():
-        if node.op_type not in _SIZING:  # of a value, not from it
+        if node.op_type not in _SIZING:  # which depend on sizes only
             yield from node.outputs
 
 

@@ -56,7 +56,7 @@ HONOURED = {
     "dynamic_batching.preferred_batch_size": "a batch waits until it has the smallest of these sizes, and takes the largest available",
     "dynamic_batching.max_queue_delay_microseconds": "how long a batch waits for more requests; 0 by default: a batch is what arrived while the model was busy",
     "dynamic_batching.preserve_ordering": "responses are sent in the order of the requests",
-    "dynamic_batching.priority_levels": "number of priorities, 1024 at most; 1 is the highest",
+    "dynamic_batching.priority_levels": "number of priorities, up to 1024; 1 is the highest",
     "dynamic_batching.default_priority_level": "priority of requests without one; 1 by default",
     "dynamic_batching.default_queue_policy": "size and timeout of a queue; size 0: `--max-queue-size`",
     "dynamic_batching.priority_queue_policy": "the same, for one priority",

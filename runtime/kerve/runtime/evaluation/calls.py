@@ -60,8 +60,8 @@ class EvaluationCalls:
     ) -> Evaluated:
         """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
 
-        `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
-        them); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
+        `x`: the model's inputs as an array, or arrays by name (which may include labels and
+        `sample_weight`); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
         `(x, y, sample_weight)`. `y` and `sample_weight` are arrays, by output if there are several.
 
         `batch_size` matters as in Keras, for results that depend on it, such as the losses of several

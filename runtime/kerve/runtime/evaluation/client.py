@@ -202,20 +202,20 @@ def number(metric: pb.Metric) -> float | Array:
 def messages(
     signature: Signature, given: Iterable[Mapping[str, ArrayLike]]
 ) -> Iterator[dict[str, tuple[str, Array]]]:
-    """Yield the arrays of batches with their datatypes, a message's worth at a time."""
+    """Yield the arrays of batches with their datatypes, in parts for one message each."""
     for arrays in given:
         yield from parts({name: typed_tensor(signature, name, array) for name, array in arrays.items()})
 
 
 def has_batches(x: Any) -> bool:
-    """Return whether data comes in batches of its own, as of a generator or a dataset, and not as arrays."""
+    """Return whether data is an iterable of batches, such as a generator or a dataset, not arrays."""
     return not (isinstance(x, Mapping | Sequence) or hasattr(x, "__array__"))
 
 
 def step_of(
     given: Iterator[dict[str, ArrayLike]],
 ) -> tuple[int, Iterator[dict[str, ArrayLike]]]:
-    """Return the rows of the first batch, 0 if there is none, and all batches."""
+    """Return the number of rows of the first batch (0 if there is none), and all batches."""
     first = next(given, None)
     if first is None:
         return 0, given
@@ -226,7 +226,7 @@ def step_of(
 def batches(
     signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
 ) -> Iterator[dict[str, ArrayLike]]:
-    """Yield named arrays: once for arrays, again and again for what gives `(x, y)` or `(x, y, weights)`."""
+    """Yield named arrays: once for arrays, per batch for iterables of `(x, y)` or `(x, y, weights)`."""
     if not has_batches(x):
         yield named(signature, x, y, sample_weight)
         return

@@ -67,7 +67,7 @@ class ColdInferServicer:
     def Predict(  # noqa: N802  the protocol's name
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        """Compute outputs, or find them: what was asked in either protocol is found in both."""
+        """Compute outputs or find them in the cache, which both protocols share."""
 
         def predict(served: ServedVersion) -> predict_pb2.PredictResponse:
             decoded = tfs.decode_predict(request, served.signature)
@@ -132,7 +132,7 @@ class ColdInferServicer:
         lookup = CacheLookup(served.cache, served.statistics, request)
         if (response := lookup.found) is None:
             response = self._compute(request, context)
-            # Another version may have become the one that answers where none is named.
+            # Requests without a version may now be answered by another version.
             if response.model_version == str(served.version):
                 lookup.keep(response)
             return response

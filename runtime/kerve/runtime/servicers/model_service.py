@@ -46,5 +46,5 @@ def statuses_of(manager: ModelManager, name: str, route: str) -> list[Status]:
     wanted = str(manager.labels(name).get(route, route))
     found = [each for each in manager.statuses(name) if wanted in ("", str(each.version))]
     if not found:
-        raise NotFoundError(f"model {name!r} has no {show_route(route) if route else 'version at all'}")
+        raise NotFoundError(f"model {name!r} has no {show_route(route) if route else 'versions'}")
     return found

@@ -1,8 +1,8 @@
-//! The memory budget of a server, over all connections and models: for requests until they are answered, and for
-//! answers until they are sent.
+//! The memory budget of a server, for all connections and models: it limits the bytes of requests that are not
+//! answered, and of responses that are not sent.
 //!
-//! Each connection has an account of the bytes that wait for its client: incomplete requests and unread answers. While
-//! other requests are refused, connections whose clients neither send nor read are closed.
+//! Each connection has an account of the bytes that wait for its client: incomplete requests and unread responses.
+//! While other requests are refused, connections whose clients neither send nor read are closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,11 +44,11 @@ pub struct Account {
     moved: AtomicUsize,
 }
 
-/// A client that would need more than this number of sampling intervals to transfer what waits for it counts as stalled.
+/// A client is stalled if it would need more than this number of sampling intervals for the bytes that wait for it.
 const MAX_INTERVALS: usize = 64;
 
 impl Account {
-    /// The account of a new connection.
+    /// Creates the account of a new connection.
     pub fn new(budget: &Arc<Budget>) -> Arc<Account> {
         Arc::new(Account { budget: budget.clone(), held: AtomicUsize::new(0), moved: AtomicUsize::new(0) })
     }
@@ -58,8 +58,8 @@ impl Account {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Resolves with the bytes held once the client has stalled while other requests were refused; samples the account
-    /// at the given interval.
+    /// Waits until the client has stalled while other requests were refused; returns the bytes held. Samples the
+    /// account at the given interval.
     pub async fn stalled(&self, interval: Duration) -> usize {
         let mut last = self.sample();
         loop {
@@ -95,7 +95,7 @@ impl Sample {
     }
 }
 
-/// The part of a budget that one message has reserved; it is released when this is dropped.
+/// The part of a budget that is reserved for one message; it is released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
@@ -110,12 +110,12 @@ impl Reservation {
         Reservation { budget: budget.clone(), account: None, bytes: 0 }
     }
 
-    /// An empty reservation for a message that waits for a client.
+    /// Creates an empty reservation for a message that waits for a client.
     pub fn waiting(account: &Arc<Account>) -> Reservation {
         Reservation { budget: account.budget.clone(), account: Some(account.clone()), bytes: 0 }
     }
 
-    /// An empty reservation of the same budget, for a message that does not wait for a client.
+    /// Creates an empty reservation of the same budget, for a message that does not wait for a client.
     pub fn new_empty(&self) -> Reservation {
         Reservation::new(&self.budget)
     }
@@ -160,8 +160,8 @@ impl Reservation {
 /// The minimum size of a response that is counted; smaller ones of all open streams of a connection take little memory.
 const MIN_ANSWER_LEN: usize = 4 << 10;
 
-/// An answer that counts against the budget until it is written to its connection, or the connection is gone. It is
-/// accepted in any case: the request that it answers was.
+/// Counts a response against the budget until it is written to its connection, or the connection is closed. It is never
+/// refused, since its request was accepted.
 pub fn reserve_until_sent(answer: Bytes, account: &Arc<Account>) -> Bytes {
     if answer.len() < MIN_ANSWER_LEN {
         return answer;

@@ -27,8 +27,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder of messages in the request's encoding, each of `limit` bytes at most; `reservation`: an empty one for
-    /// what is not complete.
+    /// Creates a decoder of messages in the request's encoding, each of `limit` bytes at most. `reservation`: an empty
+    /// one, for the bytes of incomplete messages.
     pub fn new(encoding: Option<Encoding>, limit: usize, reservation: Reservation) -> Decoder {
         Decoder {
             buffered: Rope::default(),

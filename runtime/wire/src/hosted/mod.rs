@@ -317,7 +317,7 @@ struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    /// Sends what Python sends, until the end of the call or of the client.
+    /// Sends the messages from Python, until the call ends or the client disconnects.
     async fn send_all(&mut self, mut outgoing: mpsc::Receiver<Outgoing>, peer: &Peer) {
         loop {
             let next = tokio::select! {

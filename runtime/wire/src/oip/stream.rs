@@ -81,7 +81,7 @@ pub async fn serve(
     let _ = session.stream.send_trailers(trailers);
 }
 
-/// The frame of an answer, or what went wrong.
+/// The frame of a response, or an error.
 type Frame = Result<Bytes, Status>;
 
 struct InferStream<'a> {
@@ -92,9 +92,9 @@ struct InferStream<'a> {
     /// Whether the first error ends the stream with its status, which the client's metadata can request.
     strict: bool,
     stream: SendStream<Bytes>,
-    /// Answers that wait for those before them.
+    /// Responses that wait for earlier ones.
     reorder_buffer: BTreeMap<u64, Frame>,
-    /// The ids of the requests that are not answered yet, in order.
+    /// The ids of the unanswered requests, in order.
     ids: VecDeque<CompactString>,
     received: u64,
     answered: u64,

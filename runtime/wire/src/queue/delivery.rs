@@ -1,4 +1,4 @@
-//! Delivery of responses: from the executor that computed a batch to the workers whose connections wait.
+//! Delivery of responses from the executor that computed a batch to the workers of the connections.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};

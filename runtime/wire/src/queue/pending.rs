@@ -1,4 +1,4 @@
-//! A waiting request, and what it takes to answer it.
+//! A queued request, with the state needed for its response.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;

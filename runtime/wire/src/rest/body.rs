@@ -26,7 +26,7 @@ pub enum BodyError {
     Disconnected(Error),
 }
 
-/// Receives a request's body. It counts against the server's budget for as long as the reservation lives.
+/// Receives a request's body. It counts against the server's budget until the reservation is dropped.
 pub async fn receive(
     shared: &Shared,
     account: &Arc<Account>,

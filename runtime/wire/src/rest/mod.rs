@@ -42,5 +42,5 @@ impl Frontend {
     }
 }
 
-/// What is answered.
+/// The response to a request.
 pub type Reply = http::Response<bytes::Bytes>;

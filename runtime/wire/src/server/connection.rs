@@ -76,12 +76,12 @@ const FORWARDED: &str = "kerve-peer";
 const SERVED: &str = "kerve-served";
 
 impl Peer {
-    /// A peer without a TLS identity.
+    /// Creates a peer without a TLS identity.
     pub fn new(name: String, account: Arc<Account>) -> Peer {
         Peer { name, identity: Vec::new(), account }
     }
 
-    /// A peer with its own account, for tests.
+    /// Creates a peer with its own account, for tests.
     #[cfg(test)]
     pub fn named(name: String) -> Peer {
         Peer::new(name, Account::new(&Arc::new(Budget::new(usize::MAX))))

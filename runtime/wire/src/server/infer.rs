@@ -229,7 +229,7 @@ impl RequestContext {
         let Some(deadline) = self.deadline else { return work.await };
         match tokio::time::timeout_at(deadline.into(), work).await {
             Ok(result) if result.is_err() || Instant::now() < deadline => result,
-            // The timer may fire late: what completes after the deadline has exceeded it all the same.
+            // The timer may fire late; work that completes after the deadline has exceeded it.
             _ => {
                 Err(Status::new(Code::DeadlineExceeded, "Deadline Exceeded before the request was complete"))
             }

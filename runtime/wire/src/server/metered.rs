@@ -1,4 +1,4 @@
-//! Counts the bytes of a connection.
+//! Counts the bytes that a connection transfers.
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;

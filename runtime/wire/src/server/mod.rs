@@ -163,7 +163,7 @@ impl Shared {
             || self.models.is_hosted(&infer.model, &infer.version)
     }
 
-    /// A decoder of the messages of a connection's request.
+    /// Creates a decoder for the messages of a request.
     pub fn decoder(&self, head: &RequestHead, account: &Arc<Account>) -> Decoder {
         let reservation = Reservation::waiting(account);
         Decoder::new(head.encoding, self.config.max_receive_message_length, reservation)

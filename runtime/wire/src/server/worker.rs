@@ -244,12 +244,12 @@ fn deliver(shared: &Shared, Envelope { route, encoding, answer }: Envelope) {
             }
             unary::send(&mut respond, encoding, answer);
         }
-        // The stream's own task sends; when that has ended, the answer is dropped.
+        // The stream's task sends the response; if that has ended, the response is dropped.
         Route::Stream(sender, sequence, in_flight) => {
             let answer = answer.map(|framed| in_flight.frame(framed, encoding));
             drop(sender.send((sequence, answer)));
         }
-        // The connection's own task sends; when that has ended, the client is gone.
+        // The connection's task sends the response; if that has ended, the client has disconnected.
         Route::Http(sender, in_flight) => drop((sender.send(answer), in_flight)),
         Route::Part(_) | Route::Local(_) => unreachable!("they answer for themselves"),
     }

@@ -36,7 +36,8 @@ _OPERATORS: dict[type, _Operator] = {
     keras.layers.SimpleRNNCell: _Operator("RNN", (0,), ("activation",), states=1),
 }
 
-#: ONNX's names of activations, with their alpha and beta. Not Softplus: ONNX Runtime's overflows in cells.
+#: ONNX's names of activations, with their alpha and beta. Softplus is omitted: in ONNX Runtime's
+#: cells it overflows.
 _ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] = {
     function: form
     for name, form in {

@@ -258,7 +258,7 @@ def flipped(g: Lowering, x: ir.Value, axes: Sequence[int]) -> ir.Value:
 
 @HANDLERS.register("numpy.Pad")
 def pad(g: Lowering, operation: Any, x: ir.Value, constant_values: Any = None) -> ir.Value:
-    """Pad with constant, reflected or symmetric margins; the mode may be in capitals, as for TensorFlow."""
+    """Pad with constant, reflected or symmetric values; the mode may be in capitals, as in TensorFlow."""
     mode = operation.mode.lower()
     widths = [tuple(width) for width in operation.pad_width]
     widths = widths * rank(x) if len(widths) == 1 else widths

@@ -1,8 +1,8 @@
 """TensorFlow's regular expressions.
 
-ONNX can match a regular expression, but has no regex replacement. That is supported for patterns that match a
-literal text or single characters: custom standardization nearly always replaces a list of characters, all
-characters not in a list, or one text.
+ONNX has an operator that matches regular expressions, but none that replaces matches. Replacement is
+supported for patterns that match a literal text or single characters: custom standardization nearly always
+replaces a list of characters, all characters not in a list, or one text.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def regex_replace(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -
 
 @HANDLERS.register("tensorflow.StaticRegexFullMatch")
 def regex_full_match(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -> ir.Value:
-    """Whether a pattern matches all of a text; ONNX too takes the patterns of RE2."""
+    """Whether a pattern matches the whole text; ONNX uses RE2's syntax, too."""
     return g.op.RegexFullMatch(texts, pattern=text_of(attributes["pattern"]))
 
 

@@ -30,7 +30,7 @@ Function = Callable[..., Any]
 
 
 class ComputedArgumentError(Exception):
-    """An axis or a size that Keras takes as a number is computed by the model."""
+    """An axis or a size that Keras requires as a Python number is computed by the model."""
 
 
 def is_float(x: Any) -> bool:
@@ -69,7 +69,7 @@ def known_value(x: Any) -> Any:
 
 
 def known_axes(axis: Any) -> Any:
-    """Return axes as Keras takes them, otherwise as `known_value`."""
+    """Return axes as `known_value` does, with lists as the tuples that Keras expects."""
     known = known_value(axis)
     return tuple(known) if isinstance(known, list) else known
 

@@ -25,7 +25,7 @@ def _while_loop(g: Lowering, cond: Any, body: Any, loop_vars: Any, *args: Any, *
 
 
 def _fills_arrays(loop_vars: Any) -> bool:
-    """Whether a loop fills arrays from constants alone, as a recurrent layer over constants does."""
+    """Whether a loop fills TensorArrays from constants only, as a recurrent layer over constants does."""
     is_array = [isinstance(each, tf.TensorArray) for each in keras.tree.flatten(loop_vars)]
     return any(is_array) and not symbols_in(loop_vars)
 

@@ -1,4 +1,4 @@
-"""Feature columns of an old file, each with what it was made with."""
+"""Deserialization of feature columns that have the same name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["told_apart"]
 
 @contextmanager
 def told_apart() -> Iterator[None]:
-    """Have TensorFlow take columns for one only where they are equal.
+    """Make TensorFlow treat deserialized columns as the same column only if they are equal.
 
-    It takes the first of a name for all of them, and an age in other buckets has the same name.
+    Otherwise the first column of a name replaces all others of that name, such as an age in other buckets.
     """
     name = serialization._column_name_with_class_name
 

@@ -88,10 +88,10 @@ class SpectralNormalization(tf_keras.layers.SpectralNormalization):
 
 
 class PeepholeLSTMCell(tf_keras.layers.LSTMCell):
-    """An LSTM cell whose gates see its state; of TensorFlow up to 2.8."""
+    """An LSTM cell whose gates also depend on the cell state; TensorFlow up to 2.8 had it."""
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights of a cell, and of each gate those for the state."""
+        """Create the weights of an LSTM cell, and the peephole weights of each gate."""
         super().build(input_shape)
         (
             self.input_gate_peephole_weights,

@@ -1,4 +1,4 @@
-"""Operators of TensorFlow as layers, which functional models of TensorFlow 2.0 to 2.3 hold."""
+"""TensorFlow operators as layers, in functional models of TensorFlow 2.0 to 2.3."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["TensorFlowOpLayer"]
 
 
 class TensorFlowOpLayer(tf_keras.src.engine.base_layer.TensorFlowOpLayer):
-    """The layer, with constants of the types that its operator takes.
+    """The layer, with constants of the types that its operator expects.
 
-    A file has their values as lists; Keras takes whole numbers for int32, and what is empty for float32.
+    A file contains their values as lists; Keras makes int32 of integers, and float32 of empty lists.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class TensorFlowOpLayer(tf_keras.src.engine.base_layer.TensorFlowOpLayer):
     ) -> None:
         super().__init__(node_def, name, constants, **options)
         types = _input_types(self.node_def)
-        # JSON has no keys but texts
+        # keys are strings in JSON
         given = {int(index): value for index, value in (constants or {}).items()}
         self.constants = {
             index: value if isinstance(value, dict) else np.asarray(value, types[index])
@@ -34,7 +34,7 @@ class TensorFlowOpLayer(tf_keras.src.engine.base_layer.TensorFlowOpLayer):
 
 
 def _input_types(node: node_def_pb2.NodeDef) -> list[Any]:
-    """Return the types of an operator's inputs, as NumPy has them."""
+    """Return the NumPy types of an operator's inputs."""
     operator = op_def_registry.get(node.op)
     attributes = {each.name: each.default_value for each in operator.attr} | dict(node.attr)
     types = [each for argument in operator.input_arg for each in _types_of(argument, attributes)]
@@ -42,7 +42,7 @@ def _input_types(node: node_def_pb2.NodeDef) -> list[Any]:
 
 
 def _types_of(argument: op_def_pb2.OpDef.ArgDef, attributes: Mapping[str, Any]) -> list[int]:
-    """Return the types of an argument, which may stand for several inputs."""
+    """Return the types of an argument, one for each of its inputs."""
     if argument.type_list_attr:
         return list(attributes[argument.type_list_attr].list.type)
     count = attributes[argument.number_attr].i if argument.number_attr else 1

@@ -80,7 +80,7 @@ def _known(own: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _known_layer(config: Any, *args: Any, **options: Any) -> Any:
-    """Return the layer of a configuration; of a class that it does not know tf_keras returns the name."""
+    """Return the layer of a configuration; raises for unknown classes, whose name tf_keras returns."""
     layer = tf_keras.layers.deserialize(config, *args, **options)
     if isinstance(layer, str):
         raise ValueError(f"Unknown layer: '{layer}'")
