@@ -26,7 +26,7 @@ def restore(model: Any, prefix: Path) -> None:
     reader = tf.train.load_checkpoint(str(prefix))
     keys = reader.get_variable_to_shape_map()
     if isinstance(model, keras.Model):
-        _know_by_former_names(model)
+        _track_former_names(model)
     owners = sorted({key.partition("/")[0] for key in keys if key.count("/") > 1} - {"save_counter"})
     held = _held(model, reader, owners) if _GRAPH in keys else {}
     _require_all(model, held, prefix)
@@ -96,7 +96,7 @@ def _children(node: Any) -> dict[str, int]:
     return {child.local_name: child.node_id for child in node.children}
 
 
-def _know_by_former_names(model: keras.Model) -> None:
+def _track_former_names(model: keras.Model) -> None:
     """Track variables under their former attribute names, too: Keras 3's `_kernel` was once `kernel`."""
     for layer in model._flatten_layers():
         for name, child in list(layer._trackable_children().items()):

@@ -9,11 +9,11 @@ from unittest import mock
 
 from tensorflow.python.feature_column import serialization
 
-__all__ = ["told_apart"]
+__all__ = ["distinguished"]
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
+def distinguished() -> Iterator[None]:
     """Make TensorFlow treat deserialized columns as the same column only if they are equal.
 
     Otherwise the first column of a name replaces all others of that name, such as an age in other buckets.

@@ -73,7 +73,7 @@ def _known(own: Mapping[str, Any]) -> Iterator[None]:
     with (
         tf_keras.utils.custom_object_scope(objects),
         lambdas.with_lambda_globals(generic_utils, lambdas.KERAS_2, own),
-        feature_columns.told_apart(),
+        feature_columns.distinguished(),
         mock.patch.object(tf_keras.src.layers, "deserialize", _known_layer),
     ):
         yield

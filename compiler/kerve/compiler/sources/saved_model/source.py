@@ -57,7 +57,7 @@ def from_folder(
 
 def _as_keras(found: SavedModelInfo, own: Mapping[str, Any], notes: list[str]) -> KerasSource | None:
     """Load the layers; None if Keras cannot restore them, as for models without a configuration."""
-    with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)), feature_columns.told_apart():
+    with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)), feature_columns.distinguished():
         try:
             model = tf_keras.models.load_model(str(found.path), compile=False)
         except Exception:  # noqa: BLE001  # Keras and custom code may raise anything
