@@ -79,3 +79,39 @@ def test_what_fails_in_tensorflow_as_well_is_to_be_seen_there() -> None:
     told = r"ValueError: found shape=\(None, 5\); .*check that model.predict\(\) works"
     with pytest.raises(ConversionError, match=told):
         lower(keras.Model(inputs, Broken(name="broken")(inputs)))
+
+
+def test_a_tensor_that_a_trace_captures_is_to_be_passed_or_fixed() -> None:
+    class Kept(layers.Layer):
+        def call(self, x: Any) -> Any:
+            self.kept = x
+            return x
+
+    class Traced(layers.Layer):
+        def call(self, x: Any) -> Any:
+            if isinstance(x, keras.KerasTensor):
+                raise TypeError("give me a tensor of TensorFlow")
+            return x + tf.math.lgamma(kept.kept)
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    kept, inputs = Kept(), keras.Input((3,))
+    with pytest.raises(ConversionError, match=r"pass it as one .*, or make it a constant"):
+        lower(keras.Model(inputs, Traced()(kept(inputs))))
+
+
+def test_a_python_condition_on_a_tensor_is_to_be_an_operation() -> None:
+    def chosen(row: Any) -> Any:
+        return row if tf.reduce_any(row > 0) else -row
+
+    class Choosing(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return tf.map_fn(tf.autograph.experimental.do_not_convert(chosen), x)
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    inputs = keras.Input((3,))
+    with pytest.raises(ConversionError, match=r"choose with keras\.ops\.where or keras\.ops\.cond"):
+        lower(keras.Model(inputs, Choosing()(inputs)))

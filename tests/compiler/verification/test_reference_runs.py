@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 
+from kerve.compiler import compile_model
 from kerve.compiler.verification import Reference, VerificationResult, seeded, verify
 
 Array = NDArray[Any]
@@ -339,3 +342,15 @@ def test_an_output_without_a_number_is_told_of(tmp_path: Path) -> None:
     (remark,) = verified.remarks
     assert remark.startswith("output 'y': all values of the source are NaN or infinity")
     assert "--data FILE.npz" in remark
+
+
+class _Detections(keras.layers.Layer):
+    def call(self, boxes: Any, scores: Any) -> list[Any]:
+        shared = keras.ops.expand_dims(keras.ops.sigmoid(boxes), 2)
+        return list(tf.image.combined_non_max_suppression(shared, keras.ops.sigmoid(scores), 5, 8, 0.5, 0.3))
+
+
+def test_ties_that_the_source_orders_as_it_likes_are_not_asked_of_it(tmp_path: Path) -> None:
+    inputs = keras.Input((20, 4)), keras.Input((20, 3))
+    artifact = compile_model(keras.Model(inputs, _Detections()(*inputs)), repository=tmp_path, name="m")
+    assert artifact.path.exists()

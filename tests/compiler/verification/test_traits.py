@@ -48,3 +48,18 @@ g (float[N, 3] x, bool c) => (float[N, 3] plain, float[N, 3] drawn, float[N, 3] 
 def test_an_output_rests_on_all_that_is_upstream(output: str, basis: OutputTraits) -> None:
     model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(_GRAPH))
     assert output_traits(ir.from_proto(model))[output] == basis
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "tied"), [("1", "1", False), ("N", "1", True), ("1", "3", True)]
+)
+def test_only_suppression_of_a_batch_leaves_the_order_of_ties_open(
+    images: str, classes: str, tied: bool
+) -> None:
+    text = f"""
+    <ir_version: 10, opset_import: ["" : 21]>
+    g (float[{images}, 20, 4] boxes, float[{images}, {classes}, 20] scores) => (int64[M, 3] kept) {{
+       kept = NonMaxSuppression(boxes, scores)
+    }}
+    """
+    assert output_traits(ir.from_proto(onnx.parser.parse_model(text)))["kept"].tied == tied

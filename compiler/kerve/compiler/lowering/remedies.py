@@ -10,6 +10,15 @@ OTHERWISE = (
     "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
 )
 
+#: Parts of messages of Keras and TensorFlow, and what to do about code that `model.predict()` may well run.
+_CAUSES = {
+    "KerasTensor cannot be used as input": (
+        "TensorFlow's code takes no tensor of the model that is not among its arguments: pass it as one "
+        "(as a loop variable of keras.ops.while_loop), or make it a constant"
+    ),
+    "as a Python `bool`": "choose with keras.ops.where or keras.ops.cond, not by a Python condition",
+}
+
 _RUN = "it must run in TensorFlow's graphs: check that model.predict() works without run_eagerly"
 
 COLLECT = "collect with keras.ops.scan or tf.TensorArray, or fix the size of the axis that it iterates over"
@@ -43,6 +52,9 @@ def remedy_for(operator: str, failure: str | None = None) -> tuple[str, str]:
 
 def remedy_for_failure(error: Exception) -> str:
     """Return the remedy if code fails while it is traced, or if its trace cannot be converted."""
+    for part, remedy in _CAUSES.items():
+        if part in str(error):
+            return remedy
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
     return OTHERWISE if "tf2onnx" in packages or packages[-1] == "kerve" else _RUN

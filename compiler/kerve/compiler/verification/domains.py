@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from kerve.compiler.traversal import reachable
+from kerve.compiler.verification.intervals import UNBOUNDED, Interval, defined_interval
 
 __all__ = ["Domain", "domain_of"]
 
@@ -76,6 +77,8 @@ class Domain:
     numbers: tuple[int, ...] = ()
     #: The number that the model compares it with: usually the padding of masked steps.
     padding: float | None = None
+    #: Numbers in which casts to small integers are defined.
+    interval: Interval = UNBOUNDED
 
 
 def domain_of(value: ir.Value) -> Domain:
@@ -96,7 +99,9 @@ def domain_of(value: ir.Value) -> Domain:
         elif node.op_type == "Equal" and padding is None:
             padding = _number(node.inputs[1 - index])
     size = min(sizes) if sizes else None
-    return Domain(size, row, _is_extent(value), tuple(words), tuple(numbers), padding)
+    return Domain(
+        size, row, _is_extent(value), tuple(words), tuple(numbers), padding, defined_interval(value)
+    )
 
 
 def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:

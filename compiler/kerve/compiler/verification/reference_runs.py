@@ -214,11 +214,12 @@ def _beyond(
 ) -> Dataset | None:
     """Return inputs of the same sizes with corner cases; None if the inputs have none.
 
-    Also None if outputs are computed in less than float32: ties and the order of large numbers would then
-    depend on rounding.
+    Also None if outputs are computed in less than float32, since ties and the order of large numbers would
+    then depend on rounding, or if the source does not define the order of ties: large numbers tie once they
+    saturate an activation.
     """
     draw = replace(dataset.draw, beyond=beyond, emptied=emptied)
-    if any(basis.narrowest for basis in output_traits(model).values()):
+    if any(basis.narrowest or basis.tied for basis in output_traits(model).values()):
         return None
     domains = [(value.dtype, domain_of(value)) for value in model.graph.inputs]
     drawn = any(

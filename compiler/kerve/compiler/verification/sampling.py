@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler.verification.domains import Domain
+from kerve.compiler.verification.intervals import Interval
 
 __all__ = [
     "INTERVALS",
@@ -144,10 +145,21 @@ def _ordinary(
         return rng.choice([*domain.numbers, *(range(draw.ids) if draw.unknown else ())], shape)
     if dtype.is_integer() or draw.whole:
         return rng.integers(draw.least, draw.ids, shape)
-    low, high = INTERVALS[draw.within]
+    return _within(rng, _fractions(rng, shape, *INTERVALS[draw.within]), domain.interval)
+
+
+def _fractions(rng: np.random.Generator, shape: list[int], low: float, high: float) -> NDArray[Any]:
     if np.isfinite(high):
         return rng.uniform(low, high, shape)
     return rng.standard_normal(shape) if np.isinf(low) else low + np.abs(rng.standard_normal(shape))
+
+
+def _within(rng: np.random.Generator, values: NDArray[Any], interval: Interval) -> NDArray[Any]:
+    """Replace the values outside an interval by others from the whole of it, or by its only bound."""
+    low, high = interval
+    bounded = np.isfinite(low) and np.isfinite(high)
+    others = rng.uniform(low, high, values.shape) if bounded else np.clip(values, low, high)
+    return np.where((low <= values) & (values <= high), values, others)
 
 
 def special_values(dtype: ir.DataType | None, domain: Domain, draw: SamplingConfig) -> list[float]:
@@ -157,7 +169,9 @@ def special_values(dtype: ir.DataType | None, domain: Domain, draw: SamplingConf
     if not dtype.is_integer():
         low, high = INTERVALS[draw.within]
         most = {"near": np.inf, "close": _CLOSE}.get(draw.beyond, -1.0) if domain.size is None else -1.0
-        return [number for number in _FRACTIONS if abs(number) <= most and low < number < high]
+        least, largest = domain.interval
+        numbers = [number for number in _FRACTIONS if abs(number) <= most and low < number < high]
+        return [number for number in numbers if least <= number <= largest]
     if domain.extent:
         return []
     limits = np.iinfo(dtype.numpy())

@@ -1,4 +1,4 @@
-"""Traits of a graph's outputs: the precision they are computed in, and whether they are random."""
+"""Traits of a graph's outputs: their precision, whether they are random, and whether ties decide them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class OutputTraits:
     drawn: bool = False
     #: The type of lowest precision that it is computed from; None if none is below float32.
     narrowest: ir.DataType | None = None
+    #: Whether it depends on the order of equal numbers where the source defines none.
+    tied: bool = False
 
     def __or__(self, other: OutputTraits) -> OutputTraits:
         """Return the traits of a value computed from both."""
         narrow = [each for each in _NARROW if each in (self.narrowest, other.narrowest)]
-        return OutputTraits(self.drawn or other.drawn, narrow[0] if narrow else None)
+        return OutputTraits(self.drawn or other.drawn, narrow[0] if narrow else None, self.tied or other.tied)
 
 
 def output_traits(model: ir.Model) -> Mapping[str, OutputTraits]:
@@ -46,12 +48,24 @@ def output_traits(model: ir.Model) -> Mapping[str, OutputTraits]:
 
 
 def _own(node: ir.Node) -> OutputTraits:
-    basis = OutputTraits(drawn=node.op_type in _DRAWING)
+    basis = OutputTraits(drawn=node.op_type in _DRAWING, tied=_orders_ties(node))
     for inner in _bodies(node):
         basis |= _own(inner)
         for output in inner.outputs:
             basis |= _of_result(inner, output)
     return basis
+
+
+def _orders_ties(node: ir.Node) -> bool:
+    """Return whether a node orders equal numbers where its source defines no order.
+
+    TensorFlow's CombinedNonMaxSuppression orders equal scores by its heap; its other functions, which take
+    a single image and a single class, by their index.
+    """
+    if node.op_type != "NonMaxSuppression":
+        return False
+    scores = node.inputs[1]
+    return scores is None or scores.shape is None or tuple(scores.shape[:2]) != (1, 1)
 
 
 def _of_result(node: ir.Node, value: ir.Value) -> OutputTraits:
