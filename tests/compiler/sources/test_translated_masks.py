@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -13,6 +14,7 @@ import tf_keras
 from tf_keras import layers
 
 from kerve.compiler import sources
+from kerve.compiler.sources import LoadOptions
 
 Kept = Callable[[Any], list[str]]
 _SEQUENCE = (6, 4)
@@ -143,3 +145,21 @@ def test_two_directions_repeat_what_is_masked_as_keras_did_by_itself(
     answer = np.asarray(source.original(a))
     np.testing.assert_allclose(answer[0, 4:, :3], np.stack([answer[0, 3, :3]] * 2), rtol=1e-6)
     assert not np.any(np.asarray(model(a))[0, 4:])
+
+
+def test_a_constant_mask_of_attention_is_read(tmp_path: Path, equal_to_original: Callable[..., Any]) -> None:
+    """Files have it as a list."""
+    inputs = tf_keras.Input((5, 8), name="x")
+    causal = np.tril(np.ones((1, 5, 5)))
+    attended = layers.MultiHeadAttention(2, 4)(inputs, inputs, attention_mask=causal)
+    model = tf_keras.Model(inputs, attended)
+    model.save(tmp_path / "model.h5")
+    model.save_weights(tmp_path / "weights.h5")
+    (tmp_path / "model.json").write_text(model.to_json())
+    x = np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)
+    parts = LoadOptions(architecture=str(tmp_path / "model.json"))
+    for path, options in (("model.h5", LoadOptions()), ("weights.h5", parts)):
+        source: Any = sources.load(tmp_path / path, options)
+        assert source.warnings == []
+        np.testing.assert_allclose(source.original(x), model(x), rtol=1e-5, atol=1e-5)
+        equal_to_original(source, {"x": x})

@@ -22,6 +22,7 @@ from kerve.compiler.sources import (
     lambdas,
     load_errors,
     packing,
+    quantized_weights,
     sequential_models,
     shared_weights,
     training,
@@ -57,7 +58,11 @@ def from_file(found: DetectedSource, custom_objects: Mapping[str, Any], trust: b
         load_errors.reporting_load_errors(found.path),
         lambdas.with_lambda_globals(python_utils, lambdas.KERAS_3, custom_objects),
     ):
-        with sequential_models.built_once(), packing.as_written(found.keras_version):
+        with (
+            sequential_models.built_once(),
+            packing.as_written(found.keras_version),
+            quantized_weights.in_any_order(),
+        ):
             model = read(found, custom_objects, trust)
         if not isinstance(model, keras.Model):
             raise LoadError(

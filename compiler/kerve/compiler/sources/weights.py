@@ -27,6 +27,7 @@ from kerve.compiler.sources import (
     lambdas,
     load_errors,
     packing,
+    quantized_weights,
     sequential_models,
     shared_weights,
 )
@@ -62,7 +63,7 @@ def from_parts(found: DetectedSource, own: Mapping[str, Any], options: LoadOptio
     with load_errors.reporting_load_errors(found.path):
         if plan.is_keras_3:
             plan = replace(plan, config=keras3_migrations.migrate(config))
-            with packing.as_written(record.keras_version):
+            with packing.as_written(record.keras_version), quantized_weights.in_any_order():
                 model = _keras_3(plan, own, options.trust)
                 deferred_weights.build_layers(model)
                 _load(model, found)

@@ -101,7 +101,15 @@ def _agree(old: tf_keras.Model, new: keras.Model, arguments: Any) -> bool:
         actual = _run(new, arguments)
     except (tf.errors.OpError, ValueError, TypeError):  # not supported by Keras 3
         return False
-    return all(_close(before, after) for before, after in zip(expected, actual, strict=True))
+    if all(_close(before, after) for before, after in zip(expected, actual, strict=True)):
+        return True
+    # Two calls of the original differ in its random outputs too. Those are compared by shape here; the
+    # verification of the compiled model compares their distributions.
+    again = _run(old, arguments)
+    return all(
+        _close(before, after) or (before.shape == after.shape and not _close(before, other))
+        for before, after, other in zip(expected, actual, again, strict=True)
+    )
 
 
 def _accepted_inputs(old: tf_keras.Model) -> list[Any] | None:

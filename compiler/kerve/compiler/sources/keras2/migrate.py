@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from kerve.compiler.sources.keras2 import explicit_padding, keras1, keras1_graphs, legacy
 
 __all__ = ["migrated"]
@@ -62,7 +64,25 @@ def _layer(fields: dict[str, Any], keras_version: str, is_theano: bool) -> dict[
         name, same = _CUDNN[name]
         inner = inner | same
     name, inner = explicit_padding.padded(name, inner, is_theano)
+    if name == "MultiHeadAttention" and "inbound_nodes" in fields:
+        fields = {**fields, "inbound_nodes": _with_mask_tensors(fields["inbound_nodes"])}
     return {**fields, "class_name": legacy.class_name(name, inner, keras_version), "config": inner}
+
+
+def _with_mask_tensors(node: Any) -> Any:
+    """Return the calls of a MultiHeadAttention, which takes no lists, with constant masks as tensors."""
+    if isinstance(node, list):
+        return [_with_mask_tensors(item) for item in node]
+    if not isinstance(node, dict) or not isinstance(mask := node.get("attention_mask"), list):
+        return node
+    if any(isinstance(item, str) for item in mask):  # the output of a layer
+        return node
+    values = np.asarray(mask, np.float32).tolist()
+    # as tf_keras writes tensors to JSON
+    return {
+        **node,
+        "attention_mask": {"class_name": "CompositeTensor", "spec": None, "tensors": [["float32", values]]},
+    }
 
 
 def _number(value: Any) -> Any:
