@@ -73,7 +73,7 @@ def defined_interval(value: ir.Value) -> Interval:
 
     It is found through operators that keep values in an interval, and through arithmetic with constants.
     """
-    if value.graph is None:
+    if value.graph is None or not any(map(_narrows, value.graph)):
         return UNBOUNDED
     known: dict[ir.Value, Interval] = {}
     for node in reversed(value.graph):
@@ -86,10 +86,16 @@ def defined_interval(value: ir.Value) -> Interval:
     return (low, high) if low < high else UNBOUNDED  # a single number would verify little
 
 
+def _narrows(node: ir.Node) -> bool:
+    """Whether the node is a cast to a small integer type."""
+    return node.op_type == "Cast" and node.outputs[0].dtype in _SMALL
+
+
 def _required(node: ir.Node, index: int, interval: Interval) -> Interval:
     """Return the interval in which an input of a node must lie so that its output lies in `interval`."""
     target = node.outputs[0].dtype
-    if node.op_type == "Cast" and target in _SMALL:
+    if _narrows(node):
+        assert target is not None
         limits = np.iinfo(target.numpy())
         return float(limits.min), float(limits.max)
     if interval == UNBOUNDED or target is None or not target.is_floating_point():

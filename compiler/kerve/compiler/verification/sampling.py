@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler.verification.domains import Domain
-from kerve.compiler.verification.intervals import Interval
+from kerve.compiler.verification.intervals import UNBOUNDED, Interval
 
 __all__ = [
     "INTERVALS",
@@ -24,8 +24,8 @@ __all__ = [
 
 #: Intervals of floats on which functions are defined: logarithms and roots on positive numbers, arcsin up to
 #: 1, arccosh from 1.
-INTERVALS: dict[str, tuple[float, float]] = {
-    "": (-np.inf, np.inf),
+INTERVALS: dict[str, Interval] = {
+    "": UNBOUNDED,
     "positive": (0.0, np.inf),
     "below one": (0.0, 1.0),
     "above one": (1.0, np.inf),
