@@ -73,7 +73,9 @@ def _layers(graph: ir.Graph) -> dict[str, _Layer]:
     nodes: dict[str, list[ir.Node]] = {}
     for node in graph:
         if path := node.metadata_props.get(LAYER_KEY):
-            nodes[path] = [*nodes.pop(path, ()), node]
+            members = nodes.pop(path, [])
+            members.append(node)
+            nodes[path] = members
     layers = {}
     for path, members in nodes.items():
         given = [output for node in members for output in node.outputs if _is_real(output)]
