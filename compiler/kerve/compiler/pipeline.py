@@ -147,7 +147,8 @@ def check(
     path = artifact / packaging.MODEL_FILE
     with stage("lower", listener) as progress:
         model = packaging.load_model(path)
-        lowered = origin.lower(model.opset_imports[""])
+        opset = model.opset_imports[""]
+        lowered = origin.lower(opset)
         progress.detail = f"{len(lowered.model.graph)} nodes"
     _require_same_names(model, lowered.model)
 
@@ -160,9 +161,9 @@ def check(
             rechecked = precision.recheck_reduced(path, manifest, golden, reference, options.data)
             verified, losses = rechecked.verified, rechecked.losses
             if not rechecked.passed:
-                divergence = _changed(verified, path, origin, manifest.opset, manifest.reduction)
+                divergence = _changed(verified, path, origin, opset, manifest.reduction)
         else:
-            verified, opset = _verify(model, path, reference, options.data), model.opset_imports[""]
+            verified = _verify(model, path, reference, options.data)
             if not verified.passed:
                 divergence = _changed(verified, path, origin, opset) or _divergence(
                     verified, path, origin, opset
