@@ -22,7 +22,7 @@ use crate::hosted;
 use crate::infer::{InferRequest, Parameter};
 use crate::oip::request;
 use crate::oip::response::{stream_answer, stream_error};
-use crate::queue::delivery::{InFlight, Route};
+use crate::queue::delivery::{Frame, InFlight, Route};
 use crate::queue::pending::Format;
 use crate::rope::Rope;
 use crate::server::Phase;
@@ -80,9 +80,6 @@ pub async fn serve(
     // Errors of a disconnected client are ignored.
     let _ = session.stream.send_trailers(trailers);
 }
-
-/// The frame of a response, or an error.
-type Frame = Result<Bytes, Status>;
 
 struct InferStream<'a> {
     worker: &'a Arc<WorkerContext>,

@@ -21,7 +21,7 @@ pub enum Route {
     /// The response of a unary call.
     Unary(SendResponse<Bytes>, InFlight),
     /// A message of a stream, with its position in the stream.
-    Stream(mpsc::UnboundedSender<(u64, Result<Bytes, Status>)>, u64, InFlight),
+    Stream(mpsc::UnboundedSender<(u64, Frame)>, u64, InFlight),
     /// The body of an HTTP response.
     Http(oneshot::Sender<Answer>, InFlight),
     /// Part of the response to a split request.
@@ -88,6 +88,9 @@ impl Drop for InFlight {
 /// A response as `frame::encode` takes it (for HTTP, as `rest::response::body` takes it), or an error status. It is
 /// compressed by the worker, not by the executor.
 pub type Answer = Result<Vec<u8>, Status>;
+
+/// The frame of a response in a stream, or an error status.
+pub type Frame = Result<Bytes, Status>;
 
 /// Responses that are delivered together, grouped by the mailbox of the worker that sends them.
 #[derive(Default)]
